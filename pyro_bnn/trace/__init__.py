@@ -1,1 +1,19 @@
-"""trace."""
+"""The trace of a run: ArviZ's schema as an `xarray.DataTree`, on disk as NetCDF-4."""
+
+from __future__ import annotations
+
+from pyro_bnn.trace.reader import open_trace
+from pyro_bnn.trace.schema import encode_attrs, site_dataset
+from pyro_bnn.trace.segments import SegmentWriter, discard_segments, segment_paths
+from pyro_bnn.trace.state import load_state, save_state
+
+__all__ = [
+    "SegmentWriter",
+    "discard_segments",
+    "encode_attrs",
+    "load_state",
+    "open_trace",
+    "save_state",
+    "segment_paths",
+    "site_dataset",
+]

@@ -1,0 +1,242 @@
+"""Groups of a NetCDF-4 file, written whole or block by block along the draws."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import netCDF4
+import numpy as np
+import xarray as xr
+
+from pyro_bnn.errors import UserError
+from pyro_bnn.trace.schema import encode_attrs
+
+BLOCK_BYTES = 16 * 2**20
+"""What a block of draws of one group, or a slab of one variable over all draws, may weigh."""
+
+LARGEST_CHUNK = 4 * 2**20
+SMALLEST_CHUNK = 64 * 2**10
+
+
+class NetcdfWriter:
+    """One NetCDF-4 file under construction.
+
+    Parameters
+    ----------
+    path
+        The file.
+    mode
+        ``"w"`` starts the file anew, ``"a"`` adds groups to it.
+    """
+
+    def __init__(self, path: Path, mode: str = "w") -> None:
+        self._file = netCDF4.Dataset(path, mode, format="NETCDF4")  # type: ignore[arg-type]
+        self._file.set_auto_maskandscale(False)
+        self._streams: dict[str, _DrawStream] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None:
+                for stream in self._streams.values():
+                    stream.flush()
+        finally:
+            self._file.close()
+
+    def set_attrs(self, attrs: Mapping[str, Any]) -> None:
+        """Write the attributes of the root."""
+        self._file.setncatts(encode_attrs(attrs))
+
+    def put(self, group: str, data: xr.Dataset) -> None:
+        """Write a whole group that is in memory."""
+        variables, attrs = _encoded(data)
+        target = self._file.createGroup(group)
+        _define(target, variables, attrs, layout=None)
+        for name, variable in variables.items():
+            target.variables[name][...] = variable.values
+
+    def append(self, group: str, block: xr.Dataset, draws: int) -> None:
+        """Append a block of draws to a group, which the first block defines.
+
+        Parameters
+        ----------
+        group
+            Name of the group.
+        block
+            Variables over ``draw``; those without it are written once, from the first block.
+        draws
+            How many draws are expected in all (a hint for the storage layout).
+
+        Raises
+        ------
+        UserError
+            If the block has other variables or sizes than the first.
+        """
+        if group not in self._streams:
+            target = self._file.createGroup(group)
+            self._streams[group] = _DrawStream(target, block, draws)
+        self._streams[group].append(block)
+
+
+def chunk_layout(data: xr.Dataset, draws: int) -> tuple[int, dict[str, tuple[int, ...]]]:
+    """Choose the storage chunks of a group's variables.
+
+    A chunk is the intersection of the two ways in which a trace is read, a block of draws of all
+    variables and a slab of one variable over all draws, each of `BLOCK_BYTES`; so neither reads
+    much more than it asks for. Blocks of draws are the same for all variables of the group.
+
+    Parameters
+    ----------
+    data
+        Any block of the group, for its variables, dimensions and types.
+    draws
+        Number of draws in all.
+
+    Returns
+    -------
+    rows : int
+        Draws in a block.
+    chunks : dict
+        Variable name to chunk shape, for the variables over ``draw``.
+    """
+    draws = max(draws, 1)
+    streamed = {name: v for name, v in data.variables.items() if "draw" in v.dims}
+    row = {n: v.dtype.itemsize * math.prod(_row_shape(v)) for n, v in streamed.items()}
+    rows = min(draws, max(1, BLOCK_BYTES // max(1, sum(row.values()))))
+    chunks = {}
+    for name, variable in streamed.items():
+        limit = max(SMALLEST_CHUNK, BLOCK_BYTES * rows // draws)
+        limit = min(limit, LARGEST_CHUNK) // (variable.dtype.itemsize * rows)
+        chunks[str(name)] = _split(variable, rows, limit)
+    return rows, chunks
+
+
+class _DrawStream:
+    """Blocks of draws on their way into one group, written in whole rows of chunks."""
+
+    def __init__(self, target: netCDF4.Group, block: xr.Dataset, draws: int) -> None:
+        variables, attrs = _encoded(block)
+        self._rows, layout = chunk_layout(xr.Dataset(dict(variables)), draws)
+        self._target = target
+        self._sizes = {dim: size for dim, size in block.sizes.items() if dim != "draw"}
+        self._names = set(block.variables)
+        self._written = 0
+        self._waiting: list[xr.Dataset] = []
+        _define(target, variables, attrs, layout)
+        for name, variable in variables.items():
+            if "draw" not in variable.dims:
+                target.variables[name][...] = variable.values
+            else:
+                # Chunks are written whole and once: a cache would only cost memory.
+                target.variables[name].set_var_chunk_cache(size=LARGEST_CHUNK, nelems=101)
+
+    def append(self, block: xr.Dataset) -> None:
+        sizes = {dim: size for dim, size in block.sizes.items() if dim != "draw"}
+        if sizes != self._sizes or set(block.variables) != self._names:
+            raise UserError(
+                f"A block of group '{self._target.name}' has the variables "
+                f"{sorted(map(str, block.variables))} with sizes {sizes}, the first block had "
+                f"{sorted(map(str, self._names))} with sizes {self._sizes}: make them alike."
+            )
+        self._waiting.append(block)
+        have = sum(waiting.sizes["draw"] for waiting in self._waiting)
+        if have >= self._rows:
+            self._write(have - have % self._rows)
+
+    def flush(self) -> None:
+        self._write(sum(waiting.sizes["draw"] for waiting in self._waiting))
+
+    def _write(self, count: int) -> None:
+        """Write the first `count` waiting draws and keep the rest."""
+        done = 0
+        while done < count:
+            take = min(self._rows, count - done)
+            self._write_rows(self._take(take), take)
+            done += take
+
+    def _take(self, count: int) -> list[xr.Dataset]:
+        taken = []
+        while count:
+            first = self._waiting.pop(0)
+            size = first.sizes["draw"]
+            if size > count:
+                self._waiting.insert(0, first.isel(draw=slice(count, None)))
+                first, size = first.isel(draw=slice(count)), count
+            taken.append(first)
+            count -= size
+        return taken
+
+    def _write_rows(self, parts: list[xr.Dataset], count: int) -> None:
+        for name, variable in parts[0].variables.items():
+            if "draw" not in variable.dims:
+                continue
+            axis = variable.dims.index("draw")
+            values = [part.variables[name].values for part in parts]
+            block = values[0] if len(values) == 1 else np.concatenate(values, axis)
+            where = (slice(None),) * axis + (slice(self._written, self._written + count),)
+            target = self._target.variables[str(name)]
+            target[where] = block.astype(target.dtype, copy=False)
+        self._written += count
+
+
+def _encoded(data: xr.Dataset) -> tuple[dict[str, xr.Variable], dict[str, Any]]:
+    """Apply the NetCDF conventions (booleans, times, coordinates) that xarray reads back."""
+    variables, attrs = xr.conventions.encode_dataset_coordinates(data)
+    encoded, attrs = xr.conventions.cf_encoder(variables, attrs)
+    for name, variable in encoded.items():
+        # xarray would mark NaN as missing; here NaN is a value like any other.
+        if "_FillValue" not in {**variables[name].attrs, **variables[name].encoding}:
+            variable.attrs.pop("_FillValue", None)
+    return {str(name): variable for name, variable in encoded.items()}, dict(attrs)
+
+
+def _define(
+    target: netCDF4.Group | netCDF4.Dataset,
+    variables: Mapping[str, xr.Variable],
+    attrs: Mapping[str, Any],
+    layout: Mapping[str, tuple[int, ...]] | None,
+) -> None:
+    target.setncatts(encode_attrs(attrs))
+    for variable in variables.values():
+        for dim, size in variable.sizes.items():
+            if dim not in target.dimensions:
+                unlimited = layout is not None and dim == "draw"
+                target.createDimension(str(dim), None if unlimited else size)
+    for name, variable in variables.items():
+        attributes = encode_attrs({str(key): value for key, value in variable.attrs.items()})
+        created = target.createVariable(
+            name,
+            str if variable.dtype.kind in "UO" else variable.dtype,
+            tuple(str(dim) for dim in variable.dims),
+            chunksizes=None if layout is None else layout.get(name),
+            fill_value=attributes.pop("_FillValue", False) if variable.dtype.kind != "U" else None,
+        )
+        created.set_auto_maskandscale(False)
+        created.setncatts(attributes)
+
+
+def _row_shape(variable: xr.Variable) -> list[int]:
+    return [size for dim, size in variable.sizes.items() if dim != "draw"]
+
+
+def _split(variable: xr.Variable, rows: int, limit: int) -> tuple[int, ...]:
+    """Shape of a chunk of `rows` draws and at most `limit` elements of each: chains stay whole."""
+    shape = [rows if dim == "draw" else max(1, size) for dim, size in variable.sizes.items()]
+    order = [axis for axis, dim in enumerate(variable.dims) if dim not in ("chain", "draw")]
+    for axis in order:
+        elements = math.prod(shape) // rows
+        if elements <= limit:
+            break
+        shape[axis] = max(1, math.ceil(shape[axis] * limit / elements))
+    return tuple(shape)

@@ -1,0 +1,137 @@
+"""Open a trace lazily, finished or not, ours or any that ArviZ wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import dask
+import netCDF4
+import xarray as xr
+
+from pyro_bnn.errors import UserError
+from pyro_bnn.trace.segments import segment_paths
+
+Chunks = str | int | Mapping[str, Any] | None
+
+_DASK_CHUNK = "16MiB"
+
+
+def open_trace(path: str | Path, chunks: Chunks = "auto") -> xr.DataTree:
+    """Open a trace without reading its values.
+
+    Parameters
+    ----------
+    path
+        A run directory (its ``trace.nc``; while the run is unfinished, its segments one after
+        another), a NetCDF file, or a zarr store, by this package or any other that follows
+        ArviZ's schema.
+    chunks
+        Chunks of the dask arrays as in `xarray.open_dataset`; ``"auto"`` takes multiples of the
+        stored chunks up to 16 MiB.
+
+    Returns
+    -------
+    xr.DataTree
+        One node a group, with dask arrays. ``close()`` closes the files.
+
+    Raises
+    ------
+    UserError
+        If there is no trace at `path`, or a file of it cannot be read. Nothing is deleted.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"There is no trace at {path}: give a run directory or a NetCDF file.")
+    with dask.config.set({"array.chunk-size": _DASK_CHUNK}):
+        if path.is_file():
+            return _open_file(path, chunks)
+        if (path / "trace.nc").is_file():
+            return _open_file(path / "trace.nc", chunks)
+        if segments := segment_paths(path):
+            return _open_segments(segments, chunks)
+        if any((path / name).exists() for name in ("zarr.json", ".zgroup", ".zmetadata")):
+            return xr.open_datatree(path, engine="zarr", chunks=chunks)
+    raise UserError(
+        f"The directory {path} holds neither trace.nc nor whole segments: the run has not written "
+        "its first segment, or this is not a run directory."
+    )
+
+
+def unreadable(path: Path) -> str | None:
+    """Say why a NetCDF file cannot be opened, or None if it can."""
+    try:
+        netCDF4.Dataset(path).close()
+    except (OSError, RuntimeError) as error:
+        return str(error)
+    return None
+
+
+def check_segments(segments: list[Path]) -> None:
+    """Refuse segments of which one cannot be opened.
+
+    Parameters
+    ----------
+    segments
+        The segments of one run.
+
+    Raises
+    ------
+    UserError
+        Naming the first such file and how many others are whole.
+    """
+    broken = [(path, why) for path in segments if (why := unreadable(path)) is not None]
+    if not broken:
+        return
+    path, why = broken[0]
+    others = ", ".join(other.name for other, _ in broken[1:])
+    raise UserError(
+        f"Segment {path} is truncated or unreadable ({why}); {len(segments) - len(broken)} of the "
+        f"other {len(segments) - 1} segments are whole"
+        + (f" ({others} cannot be read either)" if others else "")
+        + ": restore it from a copy, or move it out of the directory to go on without its draws."
+    )
+
+
+def _open_file(path: Path, chunks: Chunks) -> xr.DataTree:
+    try:
+        return xr.open_datatree(path, engine="netcdf4", chunks=chunks)
+    except (OSError, RuntimeError) as error:
+        segments = path.parent / "segments"
+        cure = (
+            f"remove it and resume the run, which assembles it again from {segments}"
+            if path.name == "trace.nc" and segments.is_dir()
+            else "restore it from a copy"
+        )
+        raise UserError(
+            f"The trace {path} is truncated or not a NetCDF-4 file ({error}): {cure}."
+        ) from error
+
+
+def _open_segments(segments: list[Path], chunks: Chunks) -> xr.DataTree:
+    check_segments(segments)
+    trees = [xr.open_datatree(path, engine="netcdf4", chunks=chunks) for path in segments]
+    groups = {
+        name: xr.concat(
+            [tree[name].to_dataset() for tree in trees],
+            dim="draw",
+            data_vars="minimal",
+            coords="minimal",
+            compat="override",
+            join="override",
+            combine_attrs="override",
+        )
+        for name in trees[0].children
+    }
+    joined = xr.DataTree.from_dict(groups)
+    joined.set_close(_closer(trees))
+    return joined
+
+
+def _closer(trees: list[xr.DataTree]) -> Callable[[], None]:
+    def close() -> None:
+        for tree in trees:
+            tree.close()
+
+    return close
