@@ -1,0 +1,602 @@
+"""A Pyro model as a pure, batched function of its latent sites."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import pyro
+import pyro.poutine as poutine
+import torch
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.subsample_messenger import SubsampleMessenger, _Subsample
+from torch import Tensor
+from torch.distributions import Transform, biject_to, constraints
+from torch.distributions.transforms import ComposeTransform, IndependentTransform
+from torch.fx import GraphModule
+from torch.func import grad_and_value, vmap
+from torch.utils import _pytree as pytree
+
+from pyro_bnn.errors import UserError
+from pyro_bnn.graph import trace_graph
+
+__all__ = ["LogDensity", "Site"]
+
+Position = TypeVar("Position", Tensor, Mapping[str, Tensor])
+
+
+@dataclass(frozen=True)
+class Site:
+    """One latent site of a model.
+
+    Attributes
+    ----------
+    name : str
+        The site's name in the model.
+    shape : torch.Size
+        Shape of a value in the site's own (constrained) space.
+    unconstrained_shape : torch.Size
+        Shape of the same value in unconstrained space.
+    support : Constraint
+        Where a value may lie.
+    transform : Transform
+        From unconstrained space to the support.
+    start, stop : int
+        The site's part of a flat position ``(chain, dim)``.
+    """
+
+    name: str
+    shape: torch.Size
+    unconstrained_shape: torch.Size
+    support: constraints.Constraint
+    transform: Transform
+    start: int
+    stop: int
+
+
+class LogDensity:
+    """The log density of a Pyro model's latent sites, for many chains at once.
+
+    The model runs once, to learn its sites. After that every method is a pure function of a
+    position in unconstrained space: a flat tensor ``(chain, dim)`` or a dict of site tensors
+    ``(chain, *unconstrained_shape)``. The transforms' log-Jacobians belong to the prior, so that
+    ``potential = -(log_prior + log_likelihood)`` is the potential energy that HMC moves in.
+
+    Gradients are ``vmap(grad_and_value(potential))`` traced to a plain ATen graph at the first
+    call with a given number of chains: no Pyro and no functorch Python runs per step. Where
+    tracing fails the untraced ``vmap`` is used; `gradient_path` says which, and why.
+
+    Parameters
+    ----------
+    model : callable
+        A Pyro model with continuous latent sites.
+    *args, **kwargs
+        What the model is called with: the observed data.
+
+    Raises
+    ------
+    UserError
+        If the model fails on its data, has discrete latent sites or none at all, draws random
+        numbers outside of ``pyro.sample`` or branches on the value of a latent site.
+
+    Examples
+    --------
+    >>> import torch, pyro, pyro.distributions as dist
+    >>> def model(y):
+    ...     mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+    ...     with pyro.plate("data", len(y)):
+    ...         pyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+    >>> density = LogDensity(model, torch.zeros(3))
+    >>> value, gradient = density.value_and_grad(torch.zeros(2, 1))
+    >>> value.shape, gradient.shape
+    (torch.Size([2]), torch.Size([2, 1]))
+    """
+
+    def __init__(self, model: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        self.model = model
+        self.args = args
+        self.kwargs = kwargs
+        self.gradient_path = "not yet traced"
+        self.likelihood_temperature = 1.0
+        self.posterior_temperature = 1.0
+        self._graphs: dict[tuple[Any, ...], Callable[..., tuple[Tensor, Tensor]]] = {}
+
+        self._subsample_plates: set[str] = set()
+        prototype = self._prototype()
+        self.sites: dict[str, Site] = {}
+        start = 0
+        for name, node in _latent_nodes(prototype):
+            site = _site(name, node, start)
+            self.sites[name] = site
+            start = site.stop
+        if not self.sites:
+            raise UserError(
+                "the model has no latent site: give its weights priors with pyro.sample or lift()"
+            )
+        self.dim = start
+        self.observed = tuple(
+            name
+            for name, node in prototype.nodes.items()
+            if node["type"] == "sample" and node["is_observed"] and not _is_deterministic(node)
+        )
+        first = prototype.nodes[next(iter(self.sites))]["value"]
+        self.dtype: torch.dtype = first.dtype
+        self.device: torch.device = first.device
+        self._check_batchable()
+
+    # Positions
+
+    def flatten(self, sites: Mapping[str, Tensor]) -> Tensor:
+        """Put a dict of unconstrained site tensors into one tensor ``(chain, dim)``."""
+        parts = [sites[name].flatten(1) for name in self.sites]
+        return torch.cat([part.reshape(part.shape[0], -1) for part in parts], dim=1)
+
+    def unflatten(self, position: Tensor) -> dict[str, Tensor]:
+        """Split ``(chain, dim)`` into site tensors ``(chain, *unconstrained_shape)``."""
+        return {
+            site.name: position[:, site.start : site.stop].reshape(-1, *site.unconstrained_shape)
+            for site in self.sites.values()
+        }
+
+    def constrain(self, position: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Map a position to the sites' own spaces: a dict of ``(chain, *shape)``."""
+        sites = self.unflatten(position) if isinstance(position, Tensor) else position
+        return {name: site.transform(sites[name]) for name, site in self.sites.items()}
+
+    def unconstrain(self, values: Mapping[str, Tensor]) -> Tensor:
+        """Map site values ``(chain, *shape)`` to a flat position ``(chain, dim)``.
+
+        Raises
+        ------
+        UserError
+            If a site is missing or has another shape.
+        """
+        for name, site in self.sites.items():
+            if name not in values:
+                raise UserError(f"site '{name}' is missing from the values: the model samples it")
+            if values[name].shape[1:] != site.shape:
+                raise UserError(
+                    f"site '{name}' has shape {tuple(values[name].shape[1:])} but the model "
+                    f"samples {tuple(site.shape)}: give values (chain, *{tuple(site.shape)})"
+                )
+        return self.flatten(
+            {name: site.transform.inv(values[name]) for name, site in self.sites.items()}
+        )
+
+    def initial_position(
+        self, num_chains: int, generator: torch.Generator, *, attempts: int = 100
+    ) -> Tensor:
+        """Draw starting positions ``(chain, dim)`` from the prior.
+
+        Chains whose potential energy or gradient is not finite are drawn again.
+
+        Raises
+        ------
+        UserError
+            If a chain finds no finite start in `attempts` draws; names the site at fault and
+            the value that its log density had.
+        """
+        position = self._prior_draws(num_chains, generator)
+        for _ in range(attempts):
+            value, gradient = self.value_and_grad(position)
+            bad = ~(value.isfinite() & gradient.isfinite().all(dim=1))
+            if not bool(bad.any()):
+                return position
+            fresh = self._prior_draws(int(bad.sum()), generator)
+            position = position.clone()
+            position[bad] = fresh
+        raise UserError(self.explain_start(position[bad][0]))
+
+    def explain_start(self, position: Tensor) -> str:
+        """Say which site makes the density at one position ``(dim,)`` not finite."""
+        values = {name: value[0] for name, value in self.constrain(position[None]).items()}
+        with pyro.validation_enabled(False):
+            trace = self.trace_at(values)
+        for name, node in trace.nodes.items():
+            if node["type"] == "sample" and not bool(torch.isfinite(node["log_prob_sum"])):
+                return (
+                    f"the log density at the start is {float(node['log_prob_sum'])} at site "
+                    f"'{name}': check its distribution and its data for NaN, infinities and "
+                    "values outside of the support"
+                )
+        return (
+            "the gradient of the log density at the start is not finite: check the model for "
+            "operations such as sqrt(0) or log(0)"
+        )
+
+    # Densities
+
+    def log_prior(self, position: Tensor | Mapping[str, Tensor]) -> Tensor:
+        """Log prior density in unconstrained space, log-Jacobians included: ``(chain,)``."""
+        return self._batched(lambda z: self._parts(z, None)[0])(self._flat(position))
+
+    def log_likelihood(
+        self, position: Tensor | Mapping[str, Tensor], indices: Tensor | None = None
+    ) -> Tensor:
+        """Log likelihood ``(chain,)``; of a minibatch it is the estimate scaled by N / B."""
+        return self._batched(lambda z: self._parts(z, indices)[1])(self._flat(position))
+
+    def potential(
+        self, position: Tensor | Mapping[str, Tensor], indices: Tensor | None = None
+    ) -> Tensor:
+        """Potential energy ``(chain,)``: minus the tempered log posterior, up to a constant."""
+        return self._batched(lambda z: self._potential(z, indices))(self._flat(position))
+
+    def value_and_grad(
+        self, position: Position, indices: Tensor | None = None
+    ) -> tuple[Tensor, Position]:
+        """Potential energy and its gradient for every chain.
+
+        Parameters
+        ----------
+        position : Tensor or mapping
+            Flat ``(chain, dim)``, or a dict of site tensors.
+        indices : Tensor, optional
+            Rows of the data to use, ``(batch,)`` for all chains or ``(chain, batch)``, one set a
+            chain. The likelihood is scaled by N / B, as Pyro's subsampled plates do. Without it,
+            the whole data set, also where the model's plate subsamples.
+
+        Returns
+        -------
+        value : Tensor
+            Potential energies ``(chain,)``.
+        gradient : Tensor or dict
+            In the form that `position` had.
+        """
+        flat = self._flat(position)
+        value, gradient = self._gradient_function(flat, indices)(
+            flat, *(() if indices is None else (indices,))
+        )
+        if isinstance(position, Tensor):
+            return value, gradient
+        return value, self.unflatten(gradient)
+
+    def tempered(self, *, likelihood: float = 1.0, posterior: float = 1.0) -> LogDensity:
+        """Return the same density at another temperature.
+
+        Parameters
+        ----------
+        likelihood : float
+            Divides the log likelihood alone.
+        posterior : float
+            Divides the whole log posterior: below 1, a cold posterior (Wenzel et al. 2020).
+
+        Raises
+        ------
+        UserError
+            If a temperature is not positive.
+        """
+        if likelihood <= 0 or posterior <= 0:
+            raise UserError("temperatures have to be positive")
+        other = copy.copy(self)
+        other.likelihood_temperature = likelihood
+        other.posterior_temperature = posterior
+        other._graphs = {}
+        return other
+
+    # The model itself
+
+    def trace_at(
+        self, values: Mapping[str, Tensor], *args: Any, **kwargs: Any
+    ) -> poutine.trace_struct.Trace:
+        """Run the model once with its latent sites fixed to `values` (without a chain axis).
+
+        Parameters
+        ----------
+        values : mapping
+            Constrained site values.
+        *args, **kwargs
+            Other data for the model; the data of the density itself when none are given.
+
+        Returns
+        -------
+        Trace
+            Pyro's trace, with the log probability of each site computed.
+        """
+        if not args and not kwargs:
+            args, kwargs = self.args, self.kwargs
+        return _run(self.model, values, args, kwargs, None)
+
+    def likelihood_graph(self) -> GraphModule:
+        """Trace the log likelihood, for one draw, as a function of the constrained sites.
+
+        Composite operators stay whole and the data are constants of the graph: this is what
+        symmetry discovery reads. ``graph.meta["sites"]`` names the placeholders in order.
+        """
+        names = tuple(self.sites)
+
+        def log_likelihood(*values: Tensor) -> Tensor:
+            trace = _run(
+                self.model, dict(zip(names, values, strict=True)), self.args, self.kwargs, None
+            )
+            return _log_likelihood(trace, self.sites)
+
+        with _quiet_pyro():
+            example = [
+                site.transform(torch.full(site.unconstrained_shape, 0.1).to(self._like))
+                for site in self.sites.values()
+            ]
+            graph = trace_graph(log_likelihood, *example, pre_dispatch=True)
+        graph.meta["sites"] = names
+        return graph
+
+    # Private
+
+    @property
+    def _like(self) -> Tensor:
+        return torch.empty(0, dtype=self.dtype, device=self.device)
+
+    def _flat(self, position: Tensor | Mapping[str, Tensor]) -> Tensor:
+        return position if isinstance(position, Tensor) else self.flatten(position)
+
+    def _prototype(self) -> poutine.trace_struct.Trace:
+        try:
+            with (
+                torch.random.fork_rng(devices=[]),
+                _full_plates(None, self._subsample_plates),
+            ):
+                return poutine.trace(self.model).get_trace(*self.args, **self.kwargs)
+        except UserError:
+            raise
+        except Exception as error:
+            shapes = ", ".join(
+                str(tuple(leaf.shape)) for leaf in self._data_leaves() if leaf is not None
+            )
+            reason = str(error).strip().splitlines()
+            raise UserError(
+                f"the model failed on data of shape {shapes or 'none'}: "
+                f"{type(error).__name__}: {reason[0] if reason else ''}"
+            ) from error
+
+    def _data_leaves(self) -> list[Tensor]:
+        leaves = pytree.tree_leaves((self.args, self.kwargs))
+        return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+
+    def _prior_draws(self, count: int, generator: torch.Generator) -> Tensor:
+        seed = int(torch.randint(2**31, (), generator=generator, device=generator.device))
+        draws: list[dict[str, Tensor]] = []
+        with (
+            torch.random.fork_rng(devices=_cuda_index(self.device)),
+            torch.no_grad(),
+            _full_plates(None),
+        ):
+            torch.manual_seed(seed)
+            for _ in range(count):
+                trace = poutine.trace(self.model).get_trace(*self.args, **self.kwargs)
+                draws.append({name: trace.nodes[name]["value"] for name in self.sites})
+        return self.unconstrain({n: torch.stack([draw[n] for draw in draws]) for n in self.sites})
+
+    def _parts(self, z: Tensor, indices: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Log prior and log likelihood of one chain's flat position ``(dim,)``."""
+        pieces = torch.split(z, [site.stop - site.start for site in self.sites.values()])
+        values: dict[str, Tensor] = {}
+        log_det = z.new_zeros(())
+        for site, piece in zip(self.sites.values(), pieces, strict=True):
+            unconstrained = piece.reshape(site.unconstrained_shape)
+            values[site.name] = site.transform(unconstrained)
+            if not _is_identity(site.transform):
+                log_det = (
+                    log_det
+                    + site.transform.log_abs_det_jacobian(unconstrained, values[site.name]).sum()
+                )
+        args, kwargs, scale = self._batch(indices)
+        trace = _run(self.model, values, args, kwargs, indices)
+        prior = sum((trace.nodes[name]["log_prob_sum"] for name in self.sites), log_det)
+        return prior, _log_likelihood(trace, self.sites) * scale
+
+    def _batch(self, indices: Tensor | None) -> tuple[tuple[Any, ...], dict[str, Any], float]:
+        if indices is None or self._subsample_plates:
+            return self.args, self.kwargs, 1.0
+        leaves = self._data_leaves()
+        rows = leaves[0].shape[0]
+
+        def pick(leaf: Any) -> Any:
+            is_data = isinstance(leaf, Tensor) and leaf.ndim > 0 and leaf.shape[0] == rows
+            return leaf[indices] if is_data else leaf
+
+        args, kwargs = pytree.tree_map(pick, (self.args, self.kwargs))
+        return args, kwargs, rows / indices.shape[-1]
+
+    def _potential(self, z: Tensor, indices: Tensor | None) -> Tensor:
+        prior, likelihood = self._parts(z, indices)
+        return -(prior + likelihood / self.likelihood_temperature) / self.posterior_temperature
+
+    def _batched(self, function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        def evaluate(position: Tensor) -> Tensor:
+            with _quiet_pyro():
+                result: Tensor = vmap(function)(position)
+            return result
+
+        return evaluate
+
+    def _gradient_function(
+        self, position: Tensor, indices: Tensor | None
+    ) -> Callable[..., tuple[Tensor, Tensor]]:
+        key = (position.shape, position.dtype, None if indices is None else indices.shape)
+        if key not in self._graphs:
+            self._graphs[key] = self._trace_gradient(position, indices)
+        return self._graphs[key]
+
+    def _trace_gradient(
+        self, position: Tensor, indices: Tensor | None
+    ) -> Callable[..., tuple[Tensor, Tensor]]:
+        if indices is None:
+            plain = vmap(grad_and_value(lambda z: self._potential(z, None)))
+            inputs: tuple[Tensor, ...] = (position,)
+        else:
+            plain = vmap(
+                grad_and_value(self._potential), in_dims=(0, 0 if indices.ndim == 2 else None)
+            )
+            inputs = (position, indices)
+
+        def swapped(*tensors: Tensor) -> tuple[Tensor, Tensor]:
+            with _quiet_pyro():
+                gradient, value = plain(*tensors)
+            return value, gradient
+
+        try:
+            graph = trace_graph(swapped, *(tensor.detach().clone() for tensor in inputs))
+            # Somewhere else than where it was traced, so that a branch that was burnt in shows.
+            elsewhere = (0.5 * position.detach() + 0.1, *inputs[1:])
+            with torch.no_grad():
+                expected, found = swapped(*elsewhere)[0], graph(*elsewhere)[0]
+            if not torch.allclose(expected, found, rtol=1e-4, equal_nan=True):
+                raise RuntimeError("the traced graph differs from the model")
+        except Exception as error:
+            self.gradient_path = f"vmap, untraced ({str(error).strip().splitlines()[0][:120]})"
+            return swapped
+        self.gradient_path = "ATen graph, eager"
+
+        def run(*tensors: Tensor) -> tuple[Tensor, Tensor]:
+            with torch.no_grad():
+                value, gradient = graph(*tensors)
+            return value, gradient
+
+        return run
+
+    def _check_batchable(self) -> None:
+        position = torch.full((2, self.dim), 0.1, dtype=self.dtype, device=self.device)
+        try:
+            first, second = self.potential(position), self.potential(position)
+        except RuntimeError as error:
+            raise UserError(_why_not_batched(str(error))) from error
+        if not torch.equal(first.nan_to_num(), second.nan_to_num()):
+            raise UserError(
+                "the model draws random numbers outside of pyro.sample: its log density changes "
+                "from one call to the next; make the draw a latent site or fix it before the model"
+            )
+
+
+class _Fix(Messenger):
+    """Give latent sites their values."""
+
+    def __init__(self, values: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.values = values
+
+    def _pyro_sample(self, message: dict[str, Any]) -> None:
+        if not message["is_observed"] and message["name"] in self.values:
+            message["value"] = self.values[message["name"]]
+
+
+def _run(
+    model: Callable[..., Any],
+    values: Mapping[str, Tensor],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    indices: Tensor | None,
+) -> poutine.trace_struct.Trace:
+    with _full_plates(indices):
+        trace = poutine.trace(_Fix(values)(model)).get_trace(*args, **kwargs)
+    trace.compute_log_prob()
+    return trace
+
+
+@contextmanager
+def _full_plates(indices: Tensor | None, drawing: set[str] | None = None) -> Iterator[None]:
+    """Let plates that would draw a random subsample take the whole range, or given indices.
+
+    Pyro fixes the size of a subsample when the plate is built, before any handler sees it, and a
+    density may not draw; so the drawing function itself is replaced for the length of one call.
+    The names of such plates are added to `drawing`.
+    """
+    original = SubsampleMessenger.__dict__["_subsample"]
+    draw = SubsampleMessenger._subsample
+
+    def chosen(
+        name: str,
+        size: int | None = None,
+        subsample_size: int | None = None,
+        subsample: Tensor | None = None,
+        use_cuda: bool | None = None,
+        device: Any = None,
+    ) -> tuple[int, int, Tensor | None]:
+        draws = size is not None and subsample is None and (subsample_size or size) < size
+        if not draws:
+            return draw(name, size, subsample_size, subsample, use_cuda, device)
+        assert size is not None
+        if drawing is not None:
+            drawing.add(name)
+        picked = torch.arange(size, device=device) if indices is None else indices
+        return size, len(picked), picked
+
+    SubsampleMessenger._subsample = staticmethod(chosen)
+    try:
+        yield
+    finally:
+        SubsampleMessenger._subsample = original
+
+
+@contextmanager
+def _quiet_pyro() -> Iterator[None]:
+    """Switch off distribution validation, which branches on values and cannot be traced."""
+    with pyro.validation_enabled(False):
+        yield
+
+
+def _latent_nodes(trace: poutine.trace_struct.Trace) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, node in trace.nodes.items():
+        is_latent = node["type"] == "sample" and not node["is_observed"]
+        if is_latent and not isinstance(node["fn"], _Subsample):
+            yield name, node
+
+
+def _site(name: str, node: dict[str, Any], start: int) -> Site:
+    if "/" in name:
+        raise UserError(f"site '{name}' has a '/' in its name: rename it, a trace cannot store it")
+    support = node["fn"].support
+    if support.is_discrete:
+        raise UserError(
+            f"latent site '{name}' is discrete ({type(node['fn']).__name__}): gradient-based "
+            "samplers need continuous sites; sum it out or observe it"
+        )
+    transform = biject_to(support)
+    shape = node["value"].shape
+    unconstrained = transform.inverse_shape(shape)
+    return Site(name, shape, unconstrained, support, transform, start, start + unconstrained.numel())
+
+
+def _log_likelihood(trace: poutine.trace_struct.Trace, latent: Mapping[str, Site]) -> Tensor:
+    terms = [
+        node["log_prob_sum"]
+        for name, node in trace.nodes.items()
+        if node["type"] == "sample"
+        and name not in latent
+        and not isinstance(node["fn"], _Subsample)
+    ]
+    if not terms:
+        example = next(iter(trace.nodes[name]["value"] for name in latent))
+        return example.new_zeros(())
+    return sum(terms[1:], terms[0])
+
+
+def _is_deterministic(node: Mapping[str, Any]) -> bool:
+    return bool(node["infer"].get("_deterministic", False))
+
+
+def _is_identity(transform: Transform) -> bool:
+    if isinstance(transform, IndependentTransform):
+        return _is_identity(transform.base_transform)
+    return isinstance(transform, ComposeTransform) and not transform.parts
+
+
+def _cuda_index(device: torch.device) -> list[torch.device]:
+    return [device] if device.type == "cuda" else []
+
+
+def _why_not_batched(message: str) -> str:
+    if "random operation" in message:
+        return (
+            "the model draws random numbers outside of pyro.sample (dropout in training mode, "
+            "torch.rand, an unobserved likelihood): make the draw a latent site, call .eval() on "
+            "the network, or pass the observed data"
+        )
+    if "data-dependent control flow" in message or ".item()" in message:
+        return (
+            "the model branches on the value of a latent site (if, while, .item()): replace the "
+            "branch by torch.where, so that all chains take one path"
+        )
+    return f"the model cannot be evaluated for a batch of chains: {message.strip().splitlines()[0]}"

@@ -1,0 +1,177 @@
+"""Lift an ``nn.Module`` into a Pyro model by giving its parameters priors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from typing import Any
+
+import pyro
+import torch
+from pyro.poutine.indep_messenger import IndepMessenger
+from pyro.poutine.runtime import _PYRO_STACK
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.modules.batchnorm import _NormBase
+
+from pyro_bnn.errors import UserError
+from pyro_bnn.nn.priors import Prior
+
+__all__ = ["Lifted", "lift"]
+
+
+def lift(
+    net: nn.Module,
+    prior: Prior | Mapping[str, Prior],
+    *,
+    freeze: Sequence[str] = (),
+    prefix: str = "",
+) -> Lifted:
+    """Make a network Bayesian without touching it.
+
+    Parameters
+    ----------
+    net : nn.Module
+        Any module that computes the same output each time: batch norm and dropout in evaluation
+        mode, no buffers that update.
+    prior : Prior or mapping of patterns to Prior
+        One prior for all parameters, or a dict from shell-style patterns of parameter names
+        (``"*.bias"``) to priors; the first pattern that fits counts.
+    freeze : sequence of str
+        Patterns of parameters that keep the values they have.
+    prefix : str
+        Put before every site name, for models with several networks.
+
+    Returns
+    -------
+    Lifted
+        A callable for use inside a Pyro model. Its sites bear the parameters' dotted names.
+
+    Raises
+    ------
+    UserError
+        If a parameter has neither a prior nor a place in `freeze`, a pattern fits no parameter,
+        or the module cannot be lifted; the sentence names the parameter or layer.
+
+    Examples
+    --------
+    >>> import pyro.distributions as dist
+    >>> from pyro_bnn.nn import Normal
+    >>> bnn = lift(nn.Linear(3, 2), prior=Normal(scale="fan_in"))
+    >>> sorted(pyro.poutine.trace(bnn).get_trace(torch.zeros(5, 3)).stochastic_nodes)
+    ['bias', 'weight']
+    """
+    return Lifted(net, prior, freeze=freeze, prefix=prefix)
+
+
+class Lifted:
+    """A network whose parameters are latent sites; see `lift`."""
+
+    def __init__(
+        self,
+        net: nn.Module,
+        prior: Prior | Mapping[str, Prior],
+        *,
+        freeze: Sequence[str] = (),
+        prefix: str = "",
+    ) -> None:
+        _refuse_updating_layers(net)
+        self.net = net
+        self.prefix = prefix
+        self.priors: dict[str, Prior] = {}
+        self.fan_in: dict[str, int] = {}
+        rules = prior if isinstance(prior, Mapping) else {"*": prior}
+        parameters = dict(net.named_parameters())
+        _refuse_idle_patterns([*rules, *freeze], parameters)
+        without = []
+        for name in parameters:
+            if any(fnmatchcase(name, pattern) for pattern in freeze):
+                continue
+            chosen = next((rules[p] for p in rules if fnmatchcase(name, p)), None)
+            if chosen is None:
+                without.append(name)
+                continue
+            self.priors[name] = chosen
+            self.fan_in[name] = _fan_in(name, parameters)
+        if without:
+            raise UserError(
+                f"no prior for parameter {', '.join(map(repr, without))}: give one by name or "
+                "pattern, or keep the value with freeze="
+            )
+        if not self.priors:
+            raise UserError("the network has no parameter left to be given a prior")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Sample every parameter and run the network with the sampled values."""
+        values: dict[str, Tensor] = {
+            name: parameter.detach()
+            for name, parameter in self.net.named_parameters()
+            if name not in self.priors
+        }
+        with _outside_plates():
+            for name, prior in self.priors.items():
+                parameter = self.net.get_parameter(name).detach()
+                values[name] = pyro.sample(
+                    self.prefix + name, prior(parameter, self.fan_in[name])
+                )
+        buffers = {name: buffer.clone() for name, buffer in self.net.named_buffers()}
+        versions = {name: buffer._version for name, buffer in buffers.items()}
+        output = functional_call(self.net, (values, buffers), args, kwargs)
+        updated = [name for name, buffer in buffers.items() if buffer._version != versions[name]]
+        if updated:
+            raise UserError(
+                f"buffer {updated[0]!r} changes when the network runs: call .eval() on its layer "
+                "or replace it by one without running state (nn.GroupNorm, nn.LayerNorm)"
+            )
+        return output
+
+
+@contextmanager
+def _outside_plates() -> Iterator[None]:
+    """Sample as if no plate were open.
+
+    A network is one global set of weights however many data its plate holds, and model scripts
+    call it inside of the data plate, where Pyro would draw one set for each datum.
+    """
+    held = list(_PYRO_STACK)
+    _PYRO_STACK[:] = [handler for handler in held if not isinstance(handler, IndepMessenger)]
+    try:
+        yield
+    finally:
+        _PYRO_STACK[:] = held
+
+
+def _refuse_updating_layers(net: nn.Module) -> None:
+    for name, layer in net.named_modules():
+        label = f"layer {name!r} ({type(layer).__name__})"
+        if isinstance(layer, _NormBase) and layer.training:
+            raise UserError(
+                f"{label} is in training mode, where its statistics depend on the batch: call "
+                ".eval() on the network, or use nn.GroupNorm or nn.LayerNorm instead"
+            )
+        dropout = isinstance(layer, nn.modules.dropout._DropoutNd)
+        if dropout and layer.training and layer.p > 0:
+            raise UserError(
+                f"{label} is in training mode and draws random masks: call .eval() on the network"
+            )
+
+
+def _refuse_idle_patterns(patterns: Sequence[str], parameters: Mapping[str, Tensor]) -> None:
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in parameters):
+            raise UserError(
+                f"pattern {pattern!r} fits no parameter; the network has {', '.join(parameters)}"
+            )
+
+
+def _fan_in(name: str, parameters: Mapping[str, Tensor]) -> int:
+    """Inputs of a parameter's layer; a bias has those of the weight beside it."""
+    parameter = parameters[name]
+    if parameter.ndim < 2:
+        layer = name.rpartition(".")[0]
+        beside = parameters.get(f"{layer}.weight" if layer else "weight")
+        if beside is None or beside.ndim < 2:
+            return 1
+        parameter = beside
+    return parameter[0].numel()
