@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pyro_bnn.trace.assemble import GroupAppender, add_groups, assemble
 from pyro_bnn.trace.reader import open_trace
 from pyro_bnn.trace.schema import encode_attrs, site_dataset
 from pyro_bnn.trace.segments import SegmentWriter, discard_segments, segment_paths
 from pyro_bnn.trace.state import load_state, save_state
 
 __all__ = [
+    "GroupAppender",
     "SegmentWriter",
+    "add_groups",
+    "assemble",
     "discard_segments",
     "encode_attrs",
     "load_state",

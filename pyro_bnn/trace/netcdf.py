@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,6 +21,21 @@ BLOCK_BYTES = 16 * 2**20
 
 LARGEST_CHUNK = 4 * 2**20
 SMALLEST_CHUNK = 64 * 2**10
+CHUNK_CACHE_BYTES = 2 * 2**20
+
+
+@contextmanager
+def small_chunk_cache() -> Iterator[None]:
+    """Open files with a small cache for each variable.
+
+    Chunks are read and written whole, so the library's 64 MiB a variable would only add up.
+    """
+    default = netCDF4.get_chunk_cache()
+    netCDF4.set_chunk_cache(CHUNK_CACHE_BYTES)
+    try:
+        yield
+    finally:
+        netCDF4.set_chunk_cache(*default)
 
 
 class NetcdfWriter:
@@ -112,14 +128,13 @@ def chunk_layout(data: xr.Dataset, draws: int) -> tuple[int, dict[str, tuple[int
     """
     draws = max(draws, 1)
     streamed = {name: v for name, v in data.variables.items() if "draw" in v.dims}
-    row = {n: v.dtype.itemsize * math.prod(_row_shape(v)) for n, v in streamed.items()}
-    rows = min(draws, max(1, BLOCK_BYTES // max(1, sum(row.values()))))
-    chunks = {}
-    for name, variable in streamed.items():
-        limit = max(SMALLEST_CHUNK, BLOCK_BYTES * rows // draws)
-        limit = min(limit, LARGEST_CHUNK) // (variable.dtype.itemsize * rows)
-        chunks[str(name)] = _split(variable, rows, limit)
-    return rows, chunks
+    row = sum(v.dtype.itemsize * math.prod(_row_shape(v)) for v in streamed.values())
+    rows = _even(draws, max(1, BLOCK_BYTES // max(1, row)))
+    chunk_bytes = min(max(SMALLEST_CHUNK, BLOCK_BYTES * rows // draws), LARGEST_CHUNK)
+    return rows, {
+        str(name): _split(v, rows, chunk_bytes // (v.dtype.itemsize * rows))
+        for name, v in streamed.items()
+    }
 
 
 class _DrawStream:
@@ -137,9 +152,6 @@ class _DrawStream:
         for name, variable in variables.items():
             if "draw" not in variable.dims:
                 target.variables[name][...] = variable.values
-            else:
-                # Chunks are written whole and once: a cache would only cost memory.
-                target.variables[name].set_var_chunk_cache(size=LARGEST_CHUNK, nelems=101)
 
     def append(self, block: xr.Dataset) -> None:
         sizes = {dim: size for dim, size in block.sizes.items() if dim != "draw"}
@@ -220,6 +232,7 @@ def _define(
             str if variable.dtype.kind in "UO" else variable.dtype,
             tuple(str(dim) for dim in variable.dims),
             chunksizes=None if layout is None else layout.get(name),
+            chunk_cache=CHUNK_CACHE_BYTES,
             fill_value=attributes.pop("_FillValue", False) if variable.dtype.kind != "U" else None,
         )
         created.set_auto_maskandscale(False)
@@ -231,12 +244,15 @@ def _row_shape(variable: xr.Variable) -> list[int]:
 
 
 def _split(variable: xr.Variable, rows: int, limit: int) -> tuple[int, ...]:
-    """Shape of a chunk of `rows` draws and at most `limit` elements of each: chains stay whole."""
+    """Shape of a chunk of `rows` draws and about `limit` elements of each; chains stay whole."""
     shape = [rows if dim == "draw" else max(1, size) for dim, size in variable.sizes.items()]
-    order = [axis for axis, dim in enumerate(variable.dims) if dim not in ("chain", "draw")]
-    for axis in order:
+    for axis, dim in enumerate(variable.dims):
         elements = math.prod(shape) // rows
-        if elements <= limit:
-            break
-        shape[axis] = max(1, math.ceil(shape[axis] * limit / elements))
+        if dim not in ("chain", "draw") and elements > limit:
+            shape[axis] = _even(shape[axis], max(1, shape[axis] * limit // elements))
     return tuple(shape)
+
+
+def _even(size: int, most: int) -> int:
+    """Length of the pieces when `size` is cut evenly into pieces of at most `most`."""
+    return math.ceil(size / math.ceil(size / most))

@@ -6,16 +6,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import dask
 import netCDF4
 import xarray as xr
 
 from pyro_bnn.errors import UserError
+from pyro_bnn.trace.netcdf import chunk_layout, small_chunk_cache
 from pyro_bnn.trace.segments import segment_paths
 
 Chunks = str | int | Mapping[str, Any] | None
-
-_DASK_CHUNK = "16MiB"
 
 
 def open_trace(path: str | Path, chunks: Chunks = "auto") -> xr.DataTree:
@@ -28,8 +26,8 @@ def open_trace(path: str | Path, chunks: Chunks = "auto") -> xr.DataTree:
         another), a NetCDF file, or a zarr store, by this package or any other that follows
         ArviZ's schema.
     chunks
-        Chunks of the dask arrays as in `xarray.open_dataset`; ``"auto"`` takes multiples of the
-        stored chunks up to 16 MiB.
+        Chunks of the dask arrays as in `xarray.open_dataset`. ``"auto"``: in each group whole
+        blocks of draws, as stored, the same for all its variables; ``None``: no dask.
 
     Returns
     -------
@@ -44,15 +42,14 @@ def open_trace(path: str | Path, chunks: Chunks = "auto") -> xr.DataTree:
     path = Path(path)
     if not path.exists():
         raise UserError(f"There is no trace at {path}: give a run directory or a NetCDF file.")
-    with dask.config.set({"array.chunk-size": _DASK_CHUNK}):
-        if path.is_file():
-            return _open_file(path, chunks)
-        if (path / "trace.nc").is_file():
-            return _open_file(path / "trace.nc", chunks)
-        if segments := segment_paths(path):
-            return _open_segments(segments, chunks)
-        if any((path / name).exists() for name in ("zarr.json", ".zgroup", ".zmetadata")):
-            return xr.open_datatree(path, engine="zarr", chunks=chunks)
+    if path.is_file():
+        return _open_file(path, chunks)
+    if (path / "trace.nc").is_file():
+        return _open_file(path / "trace.nc", chunks)
+    if segments := segment_paths(path):
+        return _open_segments(segments, chunks)
+    if any((path / name).exists() for name in ("zarr.json", ".zgroup", ".zmetadata")):
+        return xr.open_datatree(path, engine="zarr", chunks=chunks)
     raise UserError(
         f"The directory {path} holds neither trace.nc nor whole segments: the run has not written "
         "its first segment, or this is not a run directory."
@@ -96,7 +93,7 @@ def check_segments(segments: list[Path]) -> None:
 
 def _open_file(path: Path, chunks: Chunks) -> xr.DataTree:
     try:
-        return xr.open_datatree(path, engine="netcdf4", chunks=chunks)
+        return _open_netcdf(path, chunks)
     except (OSError, RuntimeError) as error:
         segments = path.parent / "segments"
         cure = (
@@ -109,9 +106,45 @@ def _open_file(path: Path, chunks: Chunks) -> xr.DataTree:
         ) from error
 
 
+def _open_netcdf(path: Path, chunks: Chunks) -> xr.DataTree:
+    with small_chunk_cache():
+        stored = xr.open_datatree(path, engine="netcdf4", chunks=None, cache=False)
+    if chunks is None:
+        return stored
+    version = f"{path.resolve()}-{path.stat().st_mtime_ns}"
+    tree = xr.DataTree.from_dict(
+        {
+            node.path: _chunked(node.to_dataset(inherit=False), chunks, version + node.path)
+            for node in stored.subtree
+        }
+    )
+    tree.set_close(stored.close)
+    return tree
+
+
+def _chunked(data: xr.Dataset, chunks: Any, token: str) -> xr.Dataset:
+    if chunks == "auto" and "draw" in data.dims:
+        chunks = {"draw": draw_block(data)}
+    return data.chunk(chunks, token=token)
+
+
+def draw_block(data: xr.Dataset) -> int:
+    """Choose how many draws to read at once: about `BLOCK_BYTES`, in whole stored chunks."""
+    rows, _ = chunk_layout(data, data.sizes["draw"])
+    stored = max(
+        (
+            (v.encoding.get("chunksizes") or v.shape)[v.dims.index("draw")]
+            for v in data.data_vars.values()
+            if "draw" in v.dims and v.encoding.get("chunksizes")
+        ),
+        default=1,
+    )
+    return max(stored, rows // stored * stored)
+
+
 def _open_segments(segments: list[Path], chunks: Chunks) -> xr.DataTree:
     check_segments(segments)
-    trees = [xr.open_datatree(path, engine="netcdf4", chunks=chunks) for path in segments]
+    trees = [_open_netcdf(path, chunks) for path in segments]
     groups = {
         name: xr.concat(
             [tree[name].to_dataset() for tree in trees],
