@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import pyro
 import pyro.poutine as poutine
 import torch
+from pyro.infer.autoguide.initialization import InitMessenger, init_to_sample
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import SubsampleMessenger, _Subsample
 from torch import Tensor
@@ -167,11 +168,27 @@ class LogDensity:
         )
 
     def initial_position(
-        self, num_chains: int, generator: torch.Generator, *, attempts: int = 100
+        self,
+        num_chains: int,
+        generator: torch.Generator,
+        *,
+        strategy: Callable[..., Any] | None = None,
+        attempts: int = 100,
     ) -> Tensor:
-        """Draw starting positions ``(chain, dim)`` from the prior.
+        """Draw starting positions ``(chain, dim)``.
 
         Chains whose potential energy or gradient is not finite are drawn again.
+
+        Parameters
+        ----------
+        num_chains : int
+            How many.
+        generator : torch.Generator
+            Source of the seed.
+        strategy : callable, optional
+            One of Pyro's ``init_to_*`` functions; draws from the prior by default.
+        attempts : int
+            How often a chain may be drawn again.
 
         Raises
         ------
@@ -179,13 +196,14 @@ class LogDensity:
             If a chain finds no finite start in `attempts` draws; names the site at fault and
             the value that its log density had.
         """
-        position = self._prior_draws(num_chains, generator)
+        strategy = strategy or init_to_sample
+        position = self._starts(num_chains, generator, strategy)
         for _ in range(attempts):
             value, gradient = self.value_and_grad(position)
             bad = ~(value.isfinite() & gradient.isfinite().all(dim=1))
             if not bool(bad.any()):
                 return position
-            fresh = self._prior_draws(int(bad.sum()), generator)
+            fresh = self._starts(int(bad.sum()), generator, strategy)
             position = position.clone()
             position[bad] = fresh
         raise UserError(self.explain_start(position[bad][0]))
@@ -355,7 +373,9 @@ class LogDensity:
         leaves = pytree.tree_leaves((self.args, self.kwargs))
         return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
 
-    def _prior_draws(self, count: int, generator: torch.Generator) -> Tensor:
+    def _starts(
+        self, count: int, generator: torch.Generator, strategy: Callable[..., Any]
+    ) -> Tensor:
         seed = int(torch.randint(2**31, (), generator=generator, device=generator.device))
         draws: list[dict[str, Tensor]] = []
         with (
@@ -364,8 +384,9 @@ class LogDensity:
             _full_plates(None),
         ):
             torch.manual_seed(seed)
+            model = InitMessenger(strategy)(self.model)
             for _ in range(count):
-                trace = poutine.trace(self.model).get_trace(*self.args, **self.kwargs)
+                trace = poutine.trace(model).get_trace(*self.args, **self.kwargs)
                 draws.append({name: trace.nodes[name]["value"] for name in self.sites})
         return self.unconstrain({n: torch.stack([draw[n] for draw in draws]) for n in self.sites})
 

@@ -1,1 +1,1 @@
-"""infer/adaptation."""
+"""Warm-up: what a kernel learns about its target before the draws that count."""

@@ -1,1 +1,1 @@
-"""infer/kernels."""
+"""Markov kernels over a batch of chains, one algorithm a file."""

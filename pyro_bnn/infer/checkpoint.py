@@ -1,0 +1,123 @@
+"""A run on disk: segments of draws, and a state from which the sampler goes on bit for bit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyro_bnn.infer.adaptation.warmup import Warmup
+from pyro_bnn.infer.draws import DrawBlock
+from pyro_bnn.infer.kernels.hamiltonian import Metric, State
+from pyro_bnn.trace import SegmentWriter, discard_segments, load_state, save_state
+
+__all__ = ["Checkpoint", "Progress", "Snapshot"]
+
+
+@dataclass
+class Progress:
+    """How far a run has come.
+
+    Attributes
+    ----------
+    warmup, draws : int
+        Steps of warm-up and draws made, of each chain.
+    segments : int
+        Segments written.
+    gradients : int
+        Gradients computed so far, for each chain.
+    divergences : int
+        Divergent transitions after warm-up, of all chains.
+    seconds_warmup, seconds_sampling : float
+        Time spent.
+    """
+
+    warmup: int = 0
+    draws: int = 0
+    segments: int = 0
+    gradients: int = 0
+    divergences: int = 0
+    seconds_warmup: float = 0.0
+    seconds_sampling: float = 0.0
+
+
+class Snapshot(NamedTuple):
+    """Everything that decides the draws to come."""
+
+    state: State
+    generator: Tensor
+    progress: Progress
+
+
+class Checkpoint:
+    """Writes and reads the resumable part of a run directory.
+
+    The state is written after the segments that it counts. A kill between the two leaves segments
+    too many; on resuming they are discarded, and drawn again, the same.
+
+    Parameters
+    ----------
+    directory : Path
+        The run directory.
+    dims : mapping, optional
+        Names of the axes of each site.
+    """
+
+    def __init__(self, directory: Path, dims: Mapping[str, Sequence[str]] | None = None) -> None:
+        self.directory = Path(directory)
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._writer = SegmentWriter(self.directory, dims)
+
+    @property
+    def state_file(self) -> Path:
+        """Where the state is kept."""
+        return self.directory / "state.safetensors"
+
+    def exists(self) -> bool:
+        """Whether there is a state to go on from."""
+        return self.state_file.is_file()
+
+    def write_draws(self, block: DrawBlock, progress: Progress) -> None:
+        """Write the draws of a block as the next segment and count it."""
+        groups = {"posterior": block.posterior(), "sample_stats": block.stats()}
+        self._writer.write(progress.segments, groups, progress.draws - block.length)
+        progress.segments += 1
+        block.clear()
+
+    def save(self, snapshot: Snapshot, warmup: Warmup) -> None:
+        """Write the state, whole or not at all."""
+        state = snapshot.state
+        tensors = {
+            "position": state.position,
+            "potential": state.potential,
+            "gradient": state.gradient,
+            "step_size": state.step_size,
+            "metric.inverse": state.metric.inverse,
+            "metric.factor": state.metric.factor,
+            "generator": snapshot.generator,
+            **warmup.tensors(),
+        }
+        metadata = {"progress": json.dumps(asdict(snapshot.progress))}
+        save_state(self.state_file, tensors, metadata)
+
+    def load(self, warmup: Warmup, device: torch.device) -> Snapshot:
+        """Read the state, set up `warmup` from it and drop segments that it does not count."""
+        tensors, metadata = load_state(self.state_file)
+        generator = tensors.pop("generator")
+        tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
+        warmup.load(tensors)
+        progress = Progress(**json.loads(metadata["progress"]))
+        discard_segments(self.directory, progress.segments)
+        state = State(
+            tensors["position"],
+            tensors["potential"],
+            tensors["gradient"],
+            tensors["step_size"],
+            Metric(tensors["metric.inverse"], tensors["metric.factor"]),
+        )
+        return Snapshot(state, generator, progress)

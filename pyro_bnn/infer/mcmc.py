@@ -1,0 +1,316 @@
+"""`MCMC`: drive a kernel over many chains at once, under the face of Pyro's class."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import xarray as xr
+from pyro.infer.mcmc.util import diagnostics as pyro_diagnostics
+from pyro.infer.mcmc.util import print_summary
+from torch import Tensor
+
+from pyro_bnn.errors import UserError
+from pyro_bnn.infer.adaptation.warmup import Warmup
+from pyro_bnn.infer.allocator import keep_freed_memory
+from pyro_bnn.infer.checkpoint import Checkpoint, Progress, Snapshot
+from pyro_bnn.infer.draws import DrawBlock
+from pyro_bnn.infer.interrupt import FinishStepFirst
+from pyro_bnn.infer.kernels.hamiltonian import Info, State
+from pyro_bnn.infer.kernels.kernel import Kernel
+from pyro_bnn.infer.meter import Meter
+from pyro_bnn.logdensity import LogDensity
+from pyro_bnn.trace import open_trace, site_dataset
+
+__all__ = ["MCMC"]
+
+
+class MCMC:
+    """Markov chain Monte Carlo; all chains move in one batched computation on one device.
+
+    The constructor and the methods are those of `pyro.infer.MCMC`. What differs: ``num_chains``
+    costs a batch dimension instead of processes; draws can be streamed to a run directory, from
+    which an interrupted run is resumed; and with the same seed the draws are the same.
+
+    Parameters
+    ----------
+    kernel : Kernel
+        `HMC` or `NUTS` around a Pyro model.
+    num_samples : int
+        Draws of each chain after warm-up.
+    warmup_steps : int, optional
+        Steps that adapt the kernel and are not kept; `num_samples` by default, as in Pyro.
+    initial_params : dict of str to Tensor, optional
+        Unconstrained starting values ``(chain, *shape)``.
+    num_chains : int
+        Chains of the batch.
+    hook_fn : callable, optional
+        Called as ``hook_fn(kernel, params, stage, i)`` after every step, with unconstrained
+        values ``(chain, *shape)``; stage is ``"Warmup"`` or ``"Sample"``.
+    mp_context : str, optional
+        Taken so that Pyro scripts run unchanged; there are no processes here.
+    disable_progbar : bool
+        Show no progress line. Without a terminal none is shown anyway.
+    disable_validation : bool
+        Taken so that Pyro scripts run unchanged; a batched density cannot validate.
+    save_params : sequence of str, optional
+        Sites to keep; all of them by default.
+    seed : int, optional
+        Of every random number of the run; drawn from torch's generator by default, so that
+        ``pyro.set_rng_seed`` counts.
+    run_dir : path, optional
+        Directory that draws are streamed to, a segment at a time. Without it they stay in memory.
+    dims : mapping of str to sequence of str, optional
+        Names of the axes of each site, as discovery gives them.
+    segment_draws : int
+        Draws of a segment; a kill loses at most that many.
+
+    Raises
+    ------
+    UserError
+        If a number is out of range or `initial_params` does not fit.
+    """
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        num_samples: int,
+        warmup_steps: int | None = None,
+        initial_params: Mapping[str, Tensor] | None = None,
+        num_chains: int = 1,
+        hook_fn: Callable[..., None] | None = None,
+        mp_context: str | None = None,
+        disable_progbar: bool = False,
+        disable_validation: bool = True,
+        save_params: Sequence[str] | None = None,
+        *,
+        seed: int | None = None,
+        run_dir: str | Path | None = None,
+        dims: Mapping[str, Sequence[str]] | None = None,
+        segment_draws: int = 50,
+    ) -> None:
+        for name, value, least in (
+            ("num_samples", num_samples, 1),
+            ("warmup_steps", warmup_steps, 0),
+            ("num_chains", num_chains, 1),
+            ("segment_draws", segment_draws, 1),
+        ):
+            if value is not None and value < least:
+                raise UserError(f"MCMC: {name} is {value}, give at least {least}")
+        self.kernel = kernel
+        self.num_samples = num_samples
+        self.warmup_steps = num_samples if warmup_steps is None else warmup_steps
+        self.num_chains = num_chains
+        self.seed = seed
+        self.progress = Progress()
+        self._initial_params = initial_params
+        self._hook = hook_fn
+        self._quiet = disable_progbar
+        self._save_params = save_params
+        self._dims = dims
+        self._segment_draws = segment_draws
+        self._checkpoint = None if run_dir is None else Checkpoint(Path(run_dir), dims)
+        self._block = DrawBlock(num_samples if run_dir is None else segment_draws)
+
+    def run(self, *args: Any, resume: bool = False, **kwargs: Any) -> None:
+        """Warm up, then draw.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            Data for the model.
+        resume : bool
+            Go on from the state in the run directory, if there is one.
+
+        Raises
+        ------
+        UserError
+            If the model cannot be sampled; the sentence names the site.
+        """
+        density = self.kernel.density(*args, **kwargs)
+        self._refuse_unknown_sites(density)
+        if density.device.type == "cpu":
+            keep_freed_memory()
+        warmup = self.kernel.warmup(self.warmup_steps)
+        generator = torch.Generator(density.device)
+        if resume and self._checkpoint is not None and self._checkpoint.exists():
+            snapshot = self._checkpoint.load(warmup, density.device)
+            generator.set_state(snapshot.generator)
+            state, self.progress = snapshot.state, snapshot.progress
+        else:
+            self._block.clear()
+            self.progress = Progress()
+            state = self._start(density, warmup, generator)
+        with (
+            Meter(self.warmup_steps, self.num_samples, quiet=self._quiet) as meter,
+            FinishStepFirst() as interrupt,
+        ):
+            run = _Run(density, warmup, generator, meter, interrupt)
+            self._draw(self._warm_up(state, run), run)
+
+    def get_samples(
+        self, num_samples: int | None = None, group_by_chain: bool = False
+    ) -> dict[str, Tensor]:
+        """Return the draws of every site in its own space.
+
+        Parameters
+        ----------
+        num_samples : int, optional
+            Draw this many with replacement from all of them (with `group_by_chain`, from each
+            chain); by default, all.
+        group_by_chain : bool
+            Whether tensors are ``(chain, draw, *shape)`` or ``(chain * draw, *shape)``.
+        """
+        if self._checkpoint is None:
+            samples = self._block.posterior()
+        else:
+            with open_trace(self._checkpoint.directory) as trace:
+                samples = {
+                    str(name): torch.from_numpy(values.to_numpy())
+                    for name, values in trace["posterior"].data_vars.items()
+                }
+        if not samples:
+            raise UserError("MCMC: there are no draws yet, call run() first")
+        if not group_by_chain:
+            samples = {name: value.flatten(0, 1) for name, value in samples.items()}
+        if num_samples is None:
+            return samples
+        axis = 1 if group_by_chain else 0
+        length = next(iter(samples.values())).shape[axis]
+        picked = torch.randint(length, (num_samples,))
+        return {name: v.index_select(axis, picked.to(v.device)) for name, v in samples.items()}
+
+    def summary(self, prob: float = 0.9) -> None:
+        """Print Pyro's table: mean, deviation, median, interval, ESS and R-hat of each site."""
+        print_summary(self.get_samples(group_by_chain=True), prob=prob)
+        print(f"Number of divergences: {self.progress.divergences}")
+
+    def diagnostics(self) -> dict[str, Any]:
+        """Return ESS and R-hat of each site, divergences and acceptance rates, as Pyro does."""
+        report = pyro_diagnostics(self.get_samples(group_by_chain=True))
+        stats = self._stats()
+        chains = range(self.num_chains)
+        report["divergences"] = {
+            f"chain {c}": stats["diverging"][c].nonzero().flatten().tolist() for c in chains
+        }
+        report["acceptance rate"] = {
+            f"chain {c}": float(stats["acceptance_rate"][c].mean()) for c in chains
+        }
+        return report
+
+    def to_datatree(self) -> xr.DataTree:
+        """Return the draws as ArviZ's `DataTree`: ``posterior`` and ``sample_stats``."""
+        if self._checkpoint is not None:
+            return open_trace(self._checkpoint.directory)
+        posterior = site_dataset(self.get_samples(group_by_chain=True), self._dims)
+        groups = {"posterior": posterior, "sample_stats": site_dataset(self._stats(), None)}
+        return xr.DataTree.from_dict(groups)
+
+    # The run
+
+    def _start(self, density: LogDensity, warmup: Warmup, generator: torch.Generator) -> State:
+        seed = int(torch.randint(2**31, ())) if self.seed is None else self.seed
+        generator.manual_seed(seed)
+        if self._initial_params is None:
+            strategy = self.kernel.init_strategy
+            position = density.initial_position(self.num_chains, generator, strategy=strategy)
+        else:
+            position = self._given_position(density, self._initial_params)
+        state = self.kernel.init(position, density)
+        return warmup.begin(state, density, generator) if self.warmup_steps else state
+
+    def _warm_up(self, state: State, run: _Run) -> State:
+        progress = self.progress
+        before, started = progress.seconds_warmup, time.perf_counter()
+        while progress.warmup < self.warmup_steps:
+            state, info = self.kernel.step(state, run.density, run.generator)
+            state = run.warmup.update(state, info, run.density, run.generator)
+            progress.warmup += 1
+            progress.seconds_warmup = before + time.perf_counter() - started
+            self._after(state, info, run, "Warmup", progress.warmup)
+            due = progress.warmup % self._segment_draws == 0
+            if due or progress.warmup == self.warmup_steps or run.interrupt.requested:
+                self._save(state, run)
+        return state
+
+    def _draw(self, state: State, run: _Run) -> None:
+        progress = self.progress
+        before, started = progress.seconds_sampling, time.perf_counter()
+        kept = list(self._save_params or run.density.sites)
+        while progress.draws < self.num_samples:
+            state, info = self.kernel.step(state, run.density, run.generator)
+            values = run.density.constrain(state.position)
+            self._block.append({name: values[name] for name in kept}, info.stats)
+            progress.draws += 1
+            progress.divergences += int(info.stats["diverging"].sum())
+            progress.seconds_sampling = before + time.perf_counter() - started
+            self._after(state, info, run, "Sample", progress.draws)
+            due = self._block.full or progress.draws == self.num_samples
+            if due or run.interrupt.requested:
+                self._save(state, run)
+
+    def _after(self, state: State, info: Info, run: _Run, stage: str, count: int) -> None:
+        self.progress.gradients += info.gradients
+        if run.meter.watched:
+            acceptance = float(info.stats["acceptance_rate"].mean())
+            run.meter.show(self.progress, acceptance, float(state.step_size))
+        if self._hook is not None:
+            self._hook(self.kernel, run.density.unflatten(state.position), stage, count - 1)
+
+    def _save(self, state: State, run: _Run) -> None:
+        """Put draws and state on disk; then give way to a Ctrl-C that came meanwhile."""
+        if self._checkpoint is not None:
+            if self._block.length:
+                self._checkpoint.write_draws(self._block, self.progress)
+            snapshot = Snapshot(state, run.generator.get_state(), self.progress)
+            self._checkpoint.save(snapshot, run.warmup)
+        if run.interrupt.requested:
+            raise KeyboardInterrupt
+
+    # Small checks and readings
+
+    def _stats(self) -> dict[str, Tensor]:
+        if self._checkpoint is None:
+            return self._block.stats()
+        with open_trace(self._checkpoint.directory) as trace:
+            return {
+                str(name): torch.from_numpy(values.to_numpy())
+                for name, values in trace["sample_stats"].data_vars.items()
+            }
+
+    def _refuse_unknown_sites(self, density: LogDensity) -> None:
+        for name in self._save_params or ():
+            if name not in density.sites:
+                raise UserError(
+                    f"MCMC: save_params names {name!r}; the model's sites are "
+                    f"{', '.join(density.sites)}"
+                )
+
+    def _given_position(self, density: LogDensity, params: Mapping[str, Tensor]) -> Tensor:
+        for name, site in density.sites.items():
+            expected = (self.num_chains, *site.unconstrained_shape)
+            if name not in params or tuple(params[name].shape) != expected:
+                found = tuple(params[name].shape) if name in params else "nothing"
+                raise UserError(
+                    f"MCMC: initial_params has {found} for site '{name}', give unconstrained "
+                    f"values of shape {expected}, chains first"
+                )
+        position = density.flatten(params)
+        value, gradient = density.value_and_grad(position)
+        bad = ~(value.isfinite() & gradient.isfinite().all(dim=1))
+        if bool(bad.any()):
+            raise UserError(density.explain_start(position[bad][0]))
+        return position
+
+
+class _Run(NamedTuple):
+    """What the two phases of one run share."""
+
+    density: LogDensity
+    warmup: Warmup
+    generator: torch.Generator
+    meter: Meter
+    interrupt: FinishStepFirst
