@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pyro_bnn.trace.assemble import GroupAppender, add_groups, assemble
+from pyro_bnn.trace.convert import from_pyro
 from pyro_bnn.trace.reader import open_trace
 from pyro_bnn.trace.schema import encode_attrs, site_dataset
 from pyro_bnn.trace.segments import SegmentWriter, discard_segments, segment_paths
@@ -15,6 +16,7 @@ __all__ = [
     "assemble",
     "discard_segments",
     "encode_attrs",
+    "from_pyro",
     "load_state",
     "open_trace",
     "save_state",

@@ -16,7 +16,7 @@ import xarray as xr
 from pyro_bnn.errors import UserError
 from pyro_bnn.trace.schema import encode_attrs
 
-BLOCK_BYTES = 16 * 2**20
+BLOCK_BYTES = 8 * 2**20
 """What a block of draws of one group, or a slab of one variable over all draws, may weigh."""
 
 LARGEST_CHUNK = 4 * 2**20
