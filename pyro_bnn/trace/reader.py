@@ -82,12 +82,15 @@ def check_segments(segments: list[Path]) -> None:
     if not broken:
         return
     path, why = broken[0]
-    others = ", ".join(other.name for other, _ in broken[1:])
+    others = len(segments) - 1
+    if len(broken) == 1:
+        rest = f"the other {others} segments are all whole"
+    else:
+        names = ", ".join(other.name for other, _ in broken[1:])
+        rest = f"{others - len(broken) + 1} of the other {others} are whole, but not {names}"
     raise UserError(
-        f"Segment {path} is truncated or unreadable ({why}); {len(segments) - len(broken)} of the "
-        f"other {len(segments) - 1} segments are whole"
-        + (f" ({others} cannot be read either)" if others else "")
-        + ": restore it from a copy, or move it out of the directory to go on without its draws."
+        f"Segment {path} is truncated or unreadable ({why}); {rest}: restore it from a copy, or "
+        "move it out of the directory to go on without its draws."
     )
 
 
