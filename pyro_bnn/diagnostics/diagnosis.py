@@ -1,0 +1,73 @@
+"""All that is computed from a trace, once: the summary, the table and the report read it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import xarray as xr
+
+from pyro_bnn.diagnostics.convergence import (
+    MAX_SCALARS,
+    SPACES,
+    SUBSET_SEED,
+    Convergence,
+    Space,
+    convergence,
+)
+from pyro_bnn.diagnostics.orbits import Orbits, orbits
+from pyro_bnn.diagnostics.prediction import Prediction, point_prediction, posterior_prediction
+from pyro_bnn.diagnostics.sampler import Sampler, sampler
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """The numbers behind a summary and a report.
+
+    Attributes
+    ----------
+    convergence
+        R-hat and ESS by space; a space whose group is missing is left out.
+    posterior, point
+        Predictions on the test split; None if the trace has none.
+    sampler
+        Divergences, energy, time and gradients.
+    orbits
+        The symmetry group; None if the trace has none.
+    """
+
+    convergence: Mapping[Space, Convergence]
+    posterior: Prediction | None
+    point: Prediction | None
+    sampler: Sampler
+    orbits: Orbits | None
+
+
+def diagnose(
+    trace: xr.DataTree, max_scalars: int = MAX_SCALARS, seed: int = SUBSET_SEED
+) -> Diagnosis:
+    """Compute every diagnostic of a trace.
+
+    Parameters
+    ----------
+    trace
+        A trace with any of the groups ``posterior``, ``canonical_posterior``, ``symmetry``,
+        ``sample_stats``, ``predictions``, ``predictions_constant_data``, ``point_estimate``.
+    max_scalars
+        R-hat and ESS of a larger space are those of a random subset of this size.
+    seed
+        Seed of the subset.
+
+    Returns
+    -------
+    Diagnosis
+        With None for what the trace lacks.
+    """
+    spaces = {space: convergence(trace, space, max_scalars, seed) for space in SPACES}
+    return Diagnosis(
+        convergence={space: found for space, found in spaces.items() if found is not None},
+        posterior=posterior_prediction(trace),
+        point=point_prediction(trace),
+        sampler=sampler(trace),
+        orbits=orbits(trace),
+    )

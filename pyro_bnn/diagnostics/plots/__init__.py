@@ -1,0 +1,3 @@
+"""The pictures of a report, one a file; each function returns a matplotlib figure."""
+
+from __future__ import annotations

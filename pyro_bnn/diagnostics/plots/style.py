@@ -1,0 +1,136 @@
+"""One quiet look for all pictures, and their way into a page."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+INK = "#22303c"
+MUTED = "#667481"
+RULE = "#d5dbe0"
+PAPER = "#ffffff"
+
+# Okabe and Ito's colours, which colour-blind readers tell apart.
+BLUE = "#0072b2"
+ORANGE = "#d55e00"
+AMBER = "#e69f00"
+GREEN = "#009e73"
+
+SPACE_COLOURS = {"weight": ORANGE, "canonical": AMBER, "function": BLUE}
+SPACE_NAMES = {"weight": "weights", "canonical": "canonical weights", "function": "functions"}
+POSTERIOR = BLUE
+POINT = ORANGE
+
+WIDTH = 4.6
+"""Inches: half the page, the whole of a phone."""
+
+# On a dark page the picture stays transparent and its greys change sides.
+_DARK = {INK: "#e7ebee", MUTED: "#a3afb9", RULE: "#3a4651", PAPER: "#171c21", BLUE: "#56a9dc"}
+
+_RC: dict[str, Any] = {
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+    "figure.constrained_layout.use": False,
+    "font.family": "DejaVu Sans",
+    "font.size": 9.5,
+    "axes.titlesize": 9.5,
+    "axes.labelsize": 9.5,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "legend.fontsize": 8.5,
+    "text.color": INK,
+    "axes.labelcolor": MUTED,
+    "axes.edgecolor": MUTED,
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.unicode_minus": True,
+    "axes.titlelocation": "left",
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.major.size": 3,
+    "ytick.major.size": 3,
+    "xtick.minor.size": 0,
+    "ytick.minor.size": 0,
+    "axes.grid": False,
+    "grid.color": RULE,
+    "lines.linewidth": 1.3,
+    "axes.prop_cycle": mpl.cycler(color=[BLUE, ORANGE, GREEN, AMBER]),
+    "svg.fonttype": "none",
+    "svg.hashsalt": "pyro_bnn",
+}
+
+
+@contextmanager
+def look() -> Iterator[None]:
+    """Set the style for as long as a picture is drawn."""
+    with mpl.rc_context(_RC):
+        yield
+
+
+def figure(height: float, width: float = WIDTH) -> Figure:
+    """Start a figure outside of pyplot, so that no global state remembers it.
+
+    Parameters
+    ----------
+    height, width
+        In inches.
+    """
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def chain_colours(chains: int) -> list[str]:
+    """Shades from blue over green to amber, one a chain, in reading order of viridis."""
+    cmap = mpl.colormaps["viridis"]
+    return [mpl.colors.to_hex(cmap(0.9 * i / max(1, chains - 1))) for i in range(chains)]
+
+
+def bare(axes: Axes) -> None:
+    """Leave only the horizontal axis."""
+    axes.spines["left"].set_visible(False)
+    axes.set_yticks([])
+
+
+def data_uri(picture: Figure) -> str:
+    """Turn a figure into an SVG data URI that follows the page into the dark.
+
+    Parameters
+    ----------
+    picture
+        The figure.
+
+    Returns
+    -------
+    str
+        ``data:image/svg+xml;base64,...``
+    """
+    with look():
+        buffer = io.StringIO()
+        picture.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"(<svg[^>]*>)", lambda match: match[1] + _stylesheet(), svg, count=1)
+    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
+
+
+def _stylesheet() -> str:
+    dark = "".join(
+        f'[style*="{name}: {light}"]{{{name}:{dark} !important}}'
+        for light, dark in _DARK.items()
+        for name in ("fill", "stroke")
+    )
+    return (
+        "<style>text{font-family:system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',"
+        "'Noto Sans','Liberation Sans',Arial,sans-serif !important}"
+        f"@media (prefers-color-scheme:dark){{{dark}}}</style>"
+    )

@@ -1,0 +1,247 @@
+"""What the posterior mean predicts on the test split, and what the point estimate predicts.
+
+The posterior predictive is the mean over draws of each draw's predictive distribution. Draws pass
+by in blocks; only sums over draws are kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from pyro_bnn.diagnostics import metrics
+from pyro_bnn.diagnostics.blocks import draw_slices
+
+Array = NDArray[np.float64]
+
+_VARIABLES = ("log_predictive", "mean", "cdf")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Predictive distribution at each test input.
+
+    Attributes
+    ----------
+    likelihood
+        ``"categorical"``, ``"bernoulli"`` or ``"continuous"``.
+    y
+        Observations, shape ``(test,)``; None if the trace has none.
+    log_predictive
+        Log density of each observation, shape ``(test,)``.
+    mean
+        Class probabilities ``(test, class)``, or predictive means ``(test,)`` if continuous.
+    pit
+        Predictive distribution function at each observation, shape ``(test,)``; continuous only.
+    spread
+        What the draws disagree on, shape ``(test,)``: for classes the mutual information of label
+        and weights in nats, otherwise the standard deviation of the mean. None for one draw.
+    draws
+        Draws averaged over.
+    left_out
+        Draws with a NaN in them, which the averages leave out.
+    """
+
+    likelihood: str
+    y: NDArray[Any] | None
+    log_predictive: Array | None
+    mean: Array | None
+    pit: Array | None
+    spread: Array | None
+    draws: int
+    left_out: int
+
+    @property
+    def is_classification(self) -> bool:
+        """Whether `mean` holds class probabilities."""
+        return self.likelihood in {"categorical", "bernoulli"}
+
+    def scores(self) -> dict[str, float]:
+        """Compute the scores that the likelihood and the stored groups allow.
+
+        Returns
+        -------
+        dict
+            ``nll`` and, for classes, ``accuracy``, ``brier``, ``ece``; else ``rmse``,
+            ``coverage50``, ``coverage90``, ``pit_distance`` (the largest distance of the PIT's
+            distribution function from the uniform one).
+        """
+        result: dict[str, float] = {}
+        if self.mean is not None and self.y is not None:
+            if self.is_classification:
+                result["accuracy"] = metrics.accuracy(self.mean, self.y)
+                result["brier"] = metrics.brier(self.mean, self.y)
+                result["ece"] = metrics.expected_calibration_error(self.mean, self.y)
+            else:
+                result["rmse"] = metrics.rmse(self.mean, self.y)
+        if self.log_predictive is not None:
+            result["nll"] = float(-np.mean(self.log_predictive))
+        if self.pit is not None:
+            result["coverage50"] = metrics.coverage(self.pit, 0.5)
+            result["coverage90"] = metrics.coverage(self.pit, 0.9)
+            result["pit_distance"] = metrics.uniform_distance(self.pit)
+        return result
+
+
+def posterior_prediction(trace: xr.DataTree) -> Prediction | None:
+    """Average the predictive distribution over all draws.
+
+    Parameters
+    ----------
+    trace
+        A trace; its group ``predictions`` holds ``log_predictive``, ``mean`` and ``cdf`` over
+        ``(chain, draw, test)``, some of which may be missing.
+
+    Returns
+    -------
+    Prediction or None
+        None if the trace has no predictions.
+    """
+    if "predictions" not in trace.children:
+        return None
+    group = trace["predictions"].to_dataset()
+    arrays = {name: group[name] for name in _VARIABLES if name in group}
+    if not arrays:
+        return None
+    likelihood = _likelihood(group)
+    classes = likelihood != "continuous"
+    heaviest = max(arrays.values(), key=lambda array: array.nbytes)
+    sums = _Sums(classes)
+    for draws in draw_slices(heaviest):
+        sums.add({name: _load(array, draws) for name, array in arrays.items()}, likelihood)
+    return Prediction(
+        likelihood=likelihood,
+        y=_observations(trace),
+        draws=sums.draws,
+        left_out=sums.left_out,
+        **sums.averages(),
+    )
+
+
+def point_prediction(trace: xr.DataTree) -> Prediction | None:
+    """Read the prediction of the point estimate.
+
+    Parameters
+    ----------
+    trace
+        A trace; its group ``point_estimate`` is over ``(test,)``.
+
+    Returns
+    -------
+    Prediction or None
+        None if the trace has no point estimate.
+    """
+    if "point_estimate" not in trace.children:
+        return None
+    group = trace["point_estimate"].to_dataset()
+    predictions = trace["predictions"].to_dataset() if "predictions" in trace.children else group
+    likelihood = _likelihood(group if "likelihood" in group.attrs else predictions)
+    found = {name: np.asarray(group[name].to_numpy(), dtype=np.float64) for name in _VARIABLES if name in group}
+    mean = found.get("mean")
+    return Prediction(
+        likelihood=likelihood,
+        y=_observations(trace),
+        log_predictive=found.get("log_predictive"),
+        mean=None if mean is None else _probabilities(mean, likelihood),
+        pit=found.get("cdf"),
+        spread=None,
+        draws=1,
+        left_out=0,
+    )
+
+
+class _Sums:
+    """Running sums over draws."""
+
+    def __init__(self, classes: bool) -> None:
+        self.classes = classes
+        self.draws = 0
+        self.left_out = 0
+        self.log_predictive: Array | None = None
+        self.mean: Array | None = None
+        self.entropy: Array | None = None
+        self.squares: Array | None = None
+        self.pit: Array | None = None
+        self._shift: Array | None = None
+
+    def add(self, block: dict[str, Array], likelihood: str) -> None:
+        """Add draws; each array has the shape ``(sample, test[, class])``."""
+        broken = np.zeros(len(next(iter(block.values()))), dtype=bool)
+        for values in block.values():
+            broken |= np.isnan(values).reshape(len(values), -1).any(axis=1)
+        self.left_out += int(broken.sum())
+        self.draws += int((~broken).sum())
+        if broken.any():
+            block = {name: values[~broken] for name, values in block.items()}
+        if broken.all():
+            return
+        if "log_predictive" in block:
+            new = np.logaddexp.reduce(block["log_predictive"], axis=0)
+            old = self.log_predictive
+            self.log_predictive = new if old is None else np.logaddexp(old, new)
+        if "cdf" in block:
+            self.pit = _plus(self.pit, block["cdf"].sum(axis=0))
+        if "mean" not in block:
+            return
+        mean = _probabilities(block["mean"], likelihood)
+        if self.classes:
+            self.entropy = _plus(self.entropy, metrics.entropy(mean).sum(axis=0))
+            self.mean = _plus(self.mean, mean.sum(axis=0))
+        else:
+            # The variance is about the first block's mean: it must not drown in a large mean.
+            if self._shift is None:
+                self._shift = mean.mean(axis=0)
+            self.mean = _plus(self.mean, (mean - self._shift).sum(axis=0))
+            self.squares = _plus(self.squares, ((mean - self._shift) ** 2).sum(axis=0))
+
+    def averages(self) -> dict[str, Array | None]:
+        """Divide the sums by the number of draws."""
+        n = max(1, self.draws)
+        mean = None if self.mean is None else self.mean / n
+        spread = None
+        if mean is not None and self.entropy is not None:
+            spread = np.maximum(metrics.entropy(mean) - self.entropy / n, 0.0)
+        elif mean is not None and self.squares is not None and self._shift is not None:
+            spread = np.sqrt(np.maximum(self.squares / n - mean**2, 0.0))
+            mean = mean + self._shift
+        return {
+            "log_predictive": None
+            if self.log_predictive is None
+            else self.log_predictive - np.log(n),
+            "mean": mean,
+            "pit": None if self.pit is None else self.pit / n,
+            "spread": spread,
+        }
+
+
+def _plus(old: Array | None, new: Array) -> Array:
+    return new if old is None else old + new
+
+
+def _load(array: xr.DataArray, draws: slice) -> Array:
+    values = array.transpose("chain", "draw", ...).isel(draw=draws).to_numpy()
+    return values.reshape(-1, *values.shape[2:]).astype(np.float64)
+
+
+def _likelihood(group: xr.Dataset) -> str:
+    stated = group.attrs.get("likelihood")
+    if stated is not None:
+        return str(stated)
+    if "mean" in group and "class" in group["mean"].dims:
+        return "categorical"
+    return "continuous"
+
+
+def _probabilities(mean: Array, likelihood: str) -> Array:
+    return np.stack([1.0 - mean, mean], axis=-1) if likelihood == "bernoulli" else mean
+
+
+def _observations(trace: xr.DataTree) -> NDArray[Any] | None:
+    if "predictions_constant_data" not in trace.children:
+        return None
+    group = trace["predictions_constant_data"]
+    return group["y"].to_numpy() if "y" in group else None

@@ -1,0 +1,207 @@
+"""The flat summary of a run: one number a key, for programs."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from pyro_bnn.diagnostics.diagnosis import Diagnosis, diagnose
+from pyro_bnn.trace.atomic import replacing
+
+Value = float | int | str
+
+_SCORES = {
+    "accuracy": "share of right answers (classification)",
+    "nll": "mean negative log predictive density, nats an input",
+    "brier": "squared error of the class probabilities, summed over classes (classification)",
+    "ece": "expected calibration error, 15 bins of confidence (classification)",
+    "rmse": "root mean squared error of the predictive mean (continuous)",
+    "coverage50": "share of observations in the central 50 % predictive interval (continuous)",
+    "coverage90": "share of observations in the central 90 % predictive interval (continuous)",
+    "pit_distance": "largest distance of the PIT's distribution from uniform (continuous)",
+}
+_SPACES = {
+    "weight": "weights as sampled",
+    "canonical": "canonical weights, one representative an orbit",
+    "function": "log predictive density at each test input",
+}
+
+SUMMARY_KEYS: dict[str, str] = {
+    "model": "name of the model",
+    "likelihood": "categorical, bernoulli or continuous",
+    "weights": "scalars of the posterior in each draw",
+    "chains": "number of chains",
+    "draws": "draws a chain, warm-up left out",
+    "test.inputs": "inputs of the test split",
+    **{f"test.{key}": f"posterior mean: {text}" for key, text in _SCORES.items()},
+    **{f"point.{key}": f"point estimate: {text}" for key, text in _SCORES.items()},
+    **{
+        f"{statistic}.{space}.{which}": f"{which} {words} over scalars of: {text}"
+        for space, text in _SPACES.items()
+        for statistic, words, whiches in (
+            ("rhat", "rank-normalised split R-hat", ("median", "max")),
+            ("ess", "bulk effective sample size", ("median", "min")),
+            ("ess_tail", "tail effective sample size", ("median", "min")),
+        )
+        for which in whiches
+    },
+    **{f"scalars.{space}": f"scalars behind R-hat and ESS of: {t}" for space, t in _SPACES.items()},
+    **{
+        f"constant.{space}": f"scalars whose draws never change, among: {text}"
+        for space, text in _SPACES.items()
+    },
+    **{
+        f"nonfinite.{space}": f"scalars with a NaN or infinite draw, among: {text}"
+        for space, text in _SPACES.items()
+    },
+    "ess.function.per_second": "median bulk ESS in function space a second of warm-up and sampling",
+    "ess.function.per_kilogradient": "median bulk ESS in function space a 1,000 chain-gradients",
+    "nan": "draws, over all chains, with a NaN or infinite weight",
+    "nan.predictions": "draws, over all chains, with a NaN prediction; the averages leave them out",
+    "divergences": "divergent transitions after warm-up, over all chains",
+    "acceptance": "mean acceptance rate",
+    "step_size": "mean step size",
+    "steps": "mean leapfrog steps a draw",
+    "tree_depth.max": "deepest tree of NUTS",
+    "bfmi.min": "lowest Bayesian fraction of missing information of a chain",
+    "gradients": "gradient evaluations a chain, summed over chains, warm-up included",
+    "seconds": "wall-clock seconds of warm-up and sampling",
+    "seconds.warmup": "wall-clock seconds of warm-up",
+    "seconds.sampling": "wall-clock seconds of sampling",
+    "symmetry.log_order": "natural logarithm of the order of the discrete symmetry group",
+}
+"""Every key that a summary may hold, with its meaning."""
+
+
+def summarize(trace: xr.DataTree, diagnosis: Diagnosis | None = None) -> dict[str, Value]:
+    """Summarise a trace in flat keys.
+
+    Parameters
+    ----------
+    trace
+        A trace; any of its groups may be missing.
+    diagnosis
+        What `diagnose` returned for this trace, so as not to compute it again.
+
+    Returns
+    -------
+    dict
+        Keys of `SUMMARY_KEYS` in their order. A key whose group the trace lacks is left out; a
+        number that is not defined (R-hat of one chain) is NaN.
+
+    Examples
+    --------
+    >>> draws = np.random.default_rng(0).normal(size=(4, 100, 3))
+    >>> posterior = xr.Dataset({"w": (("chain", "draw", "x0"), draws)})
+    >>> summary = summarize(xr.DataTree.from_dict({"posterior": posterior}))
+    >>> summary["weights"], summary["chains"], summary["rhat.weight.max"] < 1.05
+    (3, 4, True)
+    """
+    found = diagnose(trace) if diagnosis is None else diagnosis
+    values: dict[str, Value] = {}
+    if "model" in trace.attrs:
+        values["model"] = str(trace.attrs["model"])
+    values |= _size(found) | _predictions(found) | _convergence(found) | _cost(found)
+    return {key: values[key] for key in SUMMARY_KEYS if key in values}
+
+
+def write_summary(path: str | Path, summary: Mapping[str, Value]) -> Path:
+    """Write a summary as JSON, whole or not at all; NaN and infinity become null.
+
+    Parameters
+    ----------
+    path
+        The file.
+    summary
+        What `summarize` returned.
+
+    Returns
+    -------
+    Path
+        The file.
+    """
+    path = Path(path)
+    plain = {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in summary.items()
+    }
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(plain, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    return path
+
+
+def _size(found: Diagnosis) -> dict[str, Value]:
+    sampler = found.sampler
+    return {"weights": sampler.weights, "chains": sampler.chains, "draws": sampler.draws}
+
+
+def _predictions(found: Diagnosis) -> dict[str, Value]:
+    values: dict[str, Value] = {}
+    for name, prediction in (("test", found.posterior), ("point", found.point)):
+        if prediction is None:
+            continue
+        values["likelihood"] = prediction.likelihood
+        values |= {f"{name}.{key}": score for key, score in prediction.scores().items()}
+        for array in (prediction.log_predictive, prediction.mean):
+            if array is not None:
+                values["test.inputs"] = len(array)
+    if found.posterior is not None:
+        values["nan.predictions"] = found.posterior.left_out
+    return values
+
+
+def _convergence(found: Diagnosis) -> dict[str, Value]:
+    values: dict[str, Value] = {}
+    for space, result in found.convergence.items():
+        values[f"rhat.{space}.median"] = _over(np.median, result.rhat)
+        values[f"rhat.{space}.max"] = _over(np.max, result.rhat)
+        for name, ess in (("ess", result.ess_bulk), ("ess_tail", result.ess_tail)):
+            values[f"{name}.{space}.median"] = _over(np.median, ess)
+            values[f"{name}.{space}.min"] = _over(np.min, ess)
+        values[f"scalars.{space}"] = len(result.labels)
+        values[f"constant.{space}"] = len(result.constant)
+        values[f"nonfinite.{space}"] = len(result.nonfinite)
+    return values
+
+
+def _cost(found: Diagnosis) -> dict[str, Value]:
+    sampler = found.sampler
+    values: dict[str, Value] = {"nan": sampler.nonfinite}
+    if sampler.divergences is not None:
+        values["divergences"] = int(sampler.divergences.sum())
+    if sampler.acceptance is not None:
+        values["acceptance"] = _over(np.mean, sampler.acceptance)
+    if sampler.bfmi is not None:
+        values["bfmi.min"] = _over(np.min, sampler.bfmi)
+    known = {
+        "step_size": sampler.step_size,
+        "steps": sampler.steps,
+        "seconds": sampler.seconds,
+        "seconds.warmup": sampler.seconds_warmup,
+        "seconds.sampling": sampler.seconds_sampling,
+    }
+    whole = {"tree_depth.max": sampler.tree_depth, "gradients": sampler.gradients}
+    values |= {key: value for key, value in known.items() if not math.isnan(value)}
+    values |= {key: int(value) for key, value in whole.items() if math.isfinite(value)}
+    if found.orbits is not None and math.isfinite(found.orbits.log_order):
+        values["symmetry.log_order"] = found.orbits.log_order
+    function = found.convergence.get("function")
+    if function is not None:
+        ess = _over(np.median, function.ess_bulk)
+        if sampler.seconds > 0:
+            values["ess.function.per_second"] = ess / sampler.seconds
+        if sampler.gradients > 0:
+            values["ess.function.per_kilogradient"] = 1000 * ess / sampler.gradients
+    return values
+
+
+def _over(reduce: Callable[[Any], Any], numbers: NDArray[np.float64]) -> float:
+    defined = numbers[~np.isnan(numbers)]
+    return float(reduce(defined)) if len(defined) else math.nan

@@ -1,0 +1,204 @@
+"""What the numbers say, in words, each sentence with the rule that it follows."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from pyro_bnn.diagnostics.convergence import SPACES, Convergence
+from pyro_bnn.diagnostics.diagnosis import Diagnosis
+from pyro_bnn.diagnostics.format import number
+
+Level = Literal["good", "fair", "poor", "unknown"]
+
+STRICT = 1.01
+LOOSE = 1.05
+ENOUGH = 400.0
+LOW_BFMI = 0.3
+
+_OF = {
+    "weight": "Weights",
+    "canonical": "Canonical weights",
+    "function": "Functions (predictions)",
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One judgement.
+
+    Attributes
+    ----------
+    level
+        ``"good"``, ``"fair"``, ``"poor"`` or ``"unknown"``.
+    subject, text
+        What is judged, and the sentence.
+    """
+
+    level: Level
+    subject: str
+    text: str
+
+
+def headline(found: Diagnosis) -> Verdict:
+    """Say in one sentence what can be trusted.
+
+    Parameters
+    ----------
+    found
+        The diagnosis.
+
+    Returns
+    -------
+    Verdict
+        Its level is that of the functions, or of the weights where there are no predictions.
+    """
+    levels = {space: convergence_level(result) for space, result in found.convergence.items()}
+    if not levels:
+        return Verdict("unknown", "", "The trace holds no draws whose convergence could be judged.")
+    main = "function" if "function" in levels else "weight" if "weight" in levels else "canonical"
+    level = levels[main]
+    what = {
+        "function": "predictions on the test inputs",
+        "weight": "weights",
+        "canonical": "canonical weights",
+    }
+    sentence = {
+        "good": f"The chains agree on the {what[main]}: R-hat is at most {STRICT} everywhere.",
+        "fair": f"The chains agree on the {what[main]} for most purposes: R-hat is at most "
+        f"{LOOSE} everywhere, but not at most {STRICT}.",
+        "poor": f"The chains do not agree on the {what[main]}: R-hat exceeds {LOOSE} for some.",
+        "unknown": f"Whether the chains agree on the {what[main]} is unknown: R-hat needs two "
+        "chains and four draws, finite and not constant.",
+    }[level]
+    bad = [what[s] for s in SPACES if s != main and levels.get(s) == "poor"]
+    if bad and level in {"good", "fair"}:
+        names = " and ".join(name for name in bad)
+        sentence += (
+            f" They do not agree on the {names}: read statements about single weights "
+            "as statements about the mode a chain sits in."
+        )
+    return Verdict(level, what[main], sentence)
+
+
+def verdicts(found: Diagnosis) -> list[Verdict]:
+    """Judge each space and the sampler.
+
+    Parameters
+    ----------
+    found
+        The diagnosis.
+
+    Returns
+    -------
+    list of Verdict
+        In the order in which a reader needs them.
+    """
+    spaces = [
+        _space(found.convergence[space]) for space in reversed(SPACES) if space in found.convergence
+    ]
+    return [*spaces, *_sampler(found)]
+
+
+def convergence_level(result: Convergence) -> Level:
+    """Grade a space: good if every R-hat is at most 1.01, fair if at most 1.05, else poor."""
+    rhat = result.rhat[~np.isnan(result.rhat)]
+    if not len(rhat):
+        return "unknown"
+    if result.nonfinite:
+        return "poor"
+    return "good" if rhat.max() <= STRICT else "fair" if rhat.max() <= LOOSE else "poor"
+
+
+def _space(result: Convergence) -> Verdict:
+    level = convergence_level(result)
+    rhat = result.rhat[~np.isnan(result.rhat)]
+    if not len(rhat):
+        reason = "one chain only" if result.chains < 2 else f"{result.draws} draws a chain"
+        text = f"R-hat is not defined ({reason}, or all draws constant or not finite)."
+    else:
+        strict, loose = (f"{100 * np.mean(rhat <= limit):.0f} %" for limit in (STRICT, LOOSE))
+        text = (
+            f"R-hat median {np.median(rhat):.3f}, maximum {number(float(rhat.max()), fixed=True)}; "
+            f"at most {STRICT} for {strict} and at most {LOOSE} for {loose} "
+            f"of {len(rhat):,} scalars."
+        )
+    ess = result.ess_bulk[~np.isnan(result.ess_bulk)]
+    if len(ess):
+        low = float(np.mean(ess < ENOUGH))
+        text += f" Bulk ESS median {number(float(np.median(ess)))}"
+        text += f", below {ENOUGH:.0f} for {100 * low:.0f} %." if low else f", all {ENOUGH:.0f} or more."
+    for names, words in ((result.constant, "never change"), (result.nonfinite, "have draws that are not finite")):
+        if names:
+            some = ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
+            text += f" {len(names):,} scalars {words} ({some}) and have no R-hat."
+    return Verdict(level, _OF[result.space], text)
+
+
+def _sampler(found: Diagnosis) -> list[Verdict]:
+    sampler = found.sampler
+    results: list[Verdict] = []
+    if sampler.divergences is not None:
+        count = int(sampler.divergences.sum())
+        total = sampler.chains * sampler.draws
+        share = count / max(1, total)
+        level: Level = "good" if count == 0 else "fair" if share < 0.01 else "poor"
+        text = f"{count:,} of {total:,} transitions diverged."
+        if count:
+            text += (
+                " The step is too long for some region of the posterior, which the draws then miss:"
+                " aim for a higher acceptance rate."
+            )
+        results.append(Verdict(level, "Divergences", text))
+    if sampler.bfmi is not None and not np.isnan(sampler.bfmi).all():
+        low = int(np.sum(sampler.bfmi < LOW_BFMI))
+        text = f"BFMI is {np.nanmin(sampler.bfmi):.2f} or more in all chains (low: below {LOW_BFMI})."
+        if low:
+            text = f"BFMI is below {LOW_BFMI} in {low} of {len(sampler.bfmi)} chains: heavy tails."
+        results.append(Verdict("poor" if low else "good", "Energy", text))
+    if sampler.nonfinite:
+        text = f"{sampler.nonfinite:,} draws hold a weight that is NaN or infinite."
+        results.append(Verdict("poor", "Finite draws", text))
+    if found.posterior is not None and found.posterior.left_out:
+        text = f"{found.posterior.left_out:,} draws with NaN are left out of the averages."
+        results.append(Verdict("poor", "Finite predictions", text))
+    return results
+
+
+def comparison(found: Diagnosis) -> str:
+    """Say whether the posterior mean predicts better than the point estimate; empty if unknown."""
+    if found.posterior is None or found.point is None:
+        return ""
+    ours, theirs = found.posterior.scores(), found.point.scores()
+    parts = []
+    for key, words, better, worse in (
+        ("accuracy", "accuracy", "higher", "lower"),
+        ("rmse", "RMSE", "lower", "higher"),
+        ("nll", "negative log likelihood", "lower", "higher"),
+        ("ece", "calibration error", "lower", "higher"),
+    ):
+        if key not in ours or key not in theirs:
+            continue
+        difference = ours[key] - theirs[key]
+        if math.isnan(difference):
+            continue
+        gain = difference if better == "higher" else -difference
+        parts.append(
+            f"the same {words}"
+            if difference == 0
+            else f"{better if gain > 0 else worse} {words} ({_change(key, difference)})"
+        )
+    if not parts:
+        return ""
+    listed = parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+    return f"Against the point estimate, the posterior mean has {listed}."
+
+
+def _change(key: str, difference: float) -> str:
+    sign = "+" if difference > 0 else "−"
+    if key == "accuracy":
+        return f"{sign}{100 * abs(difference):.1f} points"
+    return f"{sign}{number(abs(difference))}"
