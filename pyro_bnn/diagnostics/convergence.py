@@ -1,8 +1,7 @@
 """R-hat and effective sample size in three spaces: weights, canonical weights and functions.
 
-Rank-normalised split R-hat and bulk and tail ESS follow Vehtari, Gelman, Simpson, Carpenter and
-Bürkner (2021), Rank-normalization, folding, and localization: an improved R-hat. ArviZ computes
-the two statistics; the ranks, which are most of its cost, are taken here for many scalars at once.
+Draws are loaded a chunk of scalars at a time, so that memory grows neither with the network nor
+with the number of draws.
 """
 
 from __future__ import annotations
@@ -10,22 +9,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import xarray as xr
-from arviz_stats.base import array_stats
 from numpy.typing import NDArray
-from scipy.special import ndtri
 
 from pyro_bnn.diagnostics.blocks import gather
+from pyro_bnn.diagnostics.rank_statistics import rank_statistics
 
 Space = Literal["weight", "canonical", "function"]
 SPACES: tuple[Space, ...] = ("weight", "canonical", "function")
 MAX_SCALARS = 2_000
 SUBSET_SEED = 0
-MIN_DRAWS = 4
-TAIL = (0.05, 0.95)
 
 _BATCH = 2**19  # numbers per batch of scalars: 4 MiB in float64, with some ten temporaries
 
@@ -124,13 +120,15 @@ def convergence(
         for start in range(0, len(index), step):
             part = values[start : start + step].astype(np.float64)
             names = new[start : start + step]
-            finite = np.isfinite(part).all(axis=(1, 2))
-            still = finite & (part.max(axis=(1, 2)) == part.min(axis=(1, 2)))
+            finite: NDArray[np.bool_] = np.isfinite(part).all(axis=(1, 2))
+            still: NDArray[np.bool_] = finite & np.equal(
+                part.max(axis=(1, 2)), part.min(axis=(1, 2))
+            )
             nonfinite += [label for label, yes in zip(names, ~finite, strict=True) if yes]
             constant += [label for label, yes in zip(names, still, strict=True) if yes]
             results = np.full((3, len(part)), np.nan)
             moving = finite & ~still
-            results[:, moving] = statistics(part[moving])
+            results[:, moving] = rank_statistics(part[moving])
             parts.append((results[0], results[1], results[2]))
         labels += new
     rhat, bulk, tail = (
@@ -149,69 +147,6 @@ def convergence(
         constant=tuple(constant),
         nonfinite=tuple(nonfinite),
     )
-
-
-def statistics(values: Array) -> Array:
-    """Compute R-hat, bulk ESS and tail ESS of many scalars.
-
-    Equal to ``arviz_stats.rhat`` and ``ess`` with ``method="rank"``, ``"bulk"`` and ``"tail"``,
-    at less than half their time.
-
-    Parameters
-    ----------
-    values
-        Finite, not constant draws of shape ``(scalar, chain, draw)``.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape ``(3, scalar)``. R-hat is NaN with one chain, all are NaN below four draws.
-    """
-    count, chains, draws = values.shape
-    results = np.full((3, count), np.nan)
-    if count == 0 or draws < MIN_DRAWS:
-        return results
-    halves = _split(values)
-    scores, median = _normal_scores(halves)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        if chains > 1:
-            folded, _ = _normal_scores(np.abs(halves - median[:, None, None]))
-            results[0] = np.fmax(
-                array_stats.rhat(scores, method="identity"),
-                array_stats.rhat(folded, method="identity"),
-            )
-        results[1] = array_stats.ess(scores, method="identity")
-        cuts = np.quantile(values.reshape(count, -1), TAIL, axis=-1)
-        results[2] = np.minimum(
-            *(array_stats.ess(_split(values <= cut[:, None, None]), method="identity") for cut in cuts)
-        )
-    return results
-
-
-def _split(values: NDArray[Any]) -> NDArray[Any]:
-    half = values.shape[-1] // 2
-    return np.concatenate([values[..., :half], values[..., -half:]], axis=1)
-
-
-def _normal_scores(values: Array) -> tuple[Array, Array]:
-    """Replace each draw by the normal quantile of its rank (ties share theirs); also the median."""
-    flat = values.reshape(len(values), -1)
-    size = flat.shape[1]
-    order = np.argsort(flat, axis=1)
-    ordered = np.take_along_axis(flat, order, axis=1)
-    position = np.arange(size)
-    new = np.ones(flat.shape, dtype=bool)
-    new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
-    first = np.maximum.accumulate(np.where(new, position, 0), axis=1)
-    end = np.ones(flat.shape, dtype=bool)
-    end[:, :-1] = new[:, 1:]
-    last = np.minimum.accumulate(np.where(end, position, size)[:, ::-1], axis=1)[:, ::-1]
-    # Ranks are whole or half numbers, so the quantiles (Blom's c = 3/8) come from a table.
-    table = ndtri((np.arange(2 * size - 1) / 2 + 1 - 3 / 8) / (size + 1 / 4))
-    scores = np.empty_like(flat)
-    np.put_along_axis(scores, order, table[first + last], axis=1)
-    median = (ordered[:, (size - 1) // 2] + ordered[:, size // 2]) / 2
-    return scores.reshape(values.shape), median
 
 
 def _group(trace: xr.DataTree, space: Space) -> xr.Dataset | None:

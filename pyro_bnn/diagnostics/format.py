@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-ABSENT = "–"
+ABSENT = "\N{EN DASH}"
 
 
 def number(value: Any, fixed: bool = False) -> str:

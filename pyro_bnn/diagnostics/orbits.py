@@ -74,7 +74,11 @@ def orbits(trace: xr.DataTree) -> Orbits | None:
         distinct=distinct,
         sizes=sizes,
         samples=group.sizes.get("chain", 0) * group.sizes.get("draw", 0),
-        notes={name: str(value) for name, value in attrs.items() if isinstance(value, str | int | float)},
+        notes={
+            name: str(value)
+            for name, value in attrs.items()
+            if isinstance(value, str | int | float)
+        },
     )
 
 

@@ -140,7 +140,11 @@ def point_prediction(trace: xr.DataTree) -> Prediction | None:
     group = trace["point_estimate"].to_dataset()
     predictions = trace["predictions"].to_dataset() if "predictions" in trace.children else group
     likelihood = _likelihood(group if "likelihood" in group.attrs else predictions)
-    found = {name: np.asarray(group[name].to_numpy(), dtype=np.float64) for name in _VARIABLES if name in group}
+    found = {
+        name: np.asarray(group[name].to_numpy(), dtype=np.float64)
+        for name in _VARIABLES
+        if name in group
+    }
     mean = found.get("mean")
     return Prediction(
         likelihood=likelihood,

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from pyro_bnn.diagnostics import metrics
@@ -27,6 +26,9 @@ from pyro_bnn.diagnostics.summary import SUMMARY_KEYS, Value, summarize
 from pyro_bnn.diagnostics.verdict import comparison, headline, verdicts
 from pyro_bnn.trace import open_trace
 from pyro_bnn.trace.atomic import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _WORST = 4
 _TRACE_POINTS = 500
@@ -156,7 +158,7 @@ def _facts(trace: xr.DataTree, found: Diagnosis) -> list[tuple[str, str]]:
     if sampler.weights:
         facts.append(("Posterior", f"{sampler.weights:,} weights"))
     if sampler.draws:
-        facts.append(("Sample", f"{sampler.chains:,} chains × {sampler.draws:,} draws"))
+        facts.append(("Sample", f"{sampler.chains:,} chains of {sampler.draws:,} draws"))
     if not math.isnan(sampler.seconds):
         facts.append(("Time", duration(sampler.seconds)))
     for key, name in (("method", "Method"), ("seed", "Seed"), ("device", "Device")):
@@ -168,7 +170,7 @@ def _facts(trace: xr.DataTree, found: Diagnosis) -> list[tuple[str, str]]:
     if "creation_library" in attrs:
         made = f"{attrs['creation_library']} {attrs.get('creation_library_version', '')}".strip()
         facts.append(("Written by", made))
-    facts.append(("Versions", _versions()))
+    facts.append(("Report made with", _versions()))
     return facts
 
 
@@ -233,8 +235,12 @@ def _space_pictures(found: Diagnosis) -> list[Picture]:
     from pyro_bnn.diagnostics.plots.ess import plot_ess
     from pyro_bnn.diagnostics.plots.rhat import plot_rhat
 
-    rhat = {space: result.rhat for space, result in found.convergence.items()}
-    ess = {space: result.ess_bulk for space, result in found.convergence.items()}
+    rhat: dict[str, NDArray[np.float64]] = {
+        space: result.rhat for space, result in found.convergence.items()
+    }
+    ess: dict[str, NDArray[np.float64]] = {
+        space: result.ess_bulk for space, result in found.convergence.items()
+    }
     pictures = []
     if any(np.isfinite(values).any() for values in rhat.values()):
         pictures.append(
@@ -311,7 +317,7 @@ def _regression_pictures(ours: Prediction, both: dict[str, Prediction]) -> list[
             _picture(
                 plot_intervals(ours.mean, ours.spread, ours.y),
                 "Predictive means against observations with bars of two standard deviations.",
-                "Predictions on the test split; bars: what the posterior does not know of the mean.",
+                "Predictions on the test split; the bars show how far the draws' means spread.",
             )
         )
     return pictures
@@ -368,7 +374,8 @@ def _worst(trace: xr.DataTree, found: Diagnosis) -> dict[str, Any] | None:
             _picture(
                 plot_ranks(tree, titles),
                 "Difference of each chain's rank distribution from uniform.",
-                "Ranks: chains that agree stay inside the grey 99 % band.",
+                "Ranks: how far each chain's rank distribution is from uniform. Chains that agree"
+                " stay inside the grey 99 % band.",
             )
         )
     rows = [
@@ -450,7 +457,8 @@ def _sampler_pictures(trace: xr.DataTree, found: Diagnosis) -> list[Picture]:
             _picture(
                 plot_energies(energy),
                 "BFMI of each chain, and densities of energy and of its change.",
-                "Energy: the two distributions should be about as wide.",
+                "Energy: the two distributions should be about as wide; a chain left of the dashes"
+                " (BFMI 0.3) explores its energies slowly.",
             )
         )
     acceptance, step_size = _stat(trace, "acceptance_rate"), _stat(trace, "step_size")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from arviz_stats.base import array_stats
+from arviz_stats.base import array_stats  # type: ignore[attr-defined]
 from numpy.typing import NDArray
 
 from pyro_bnn.diagnostics.blocks import blocks
@@ -109,7 +109,8 @@ def _bfmi(energy: Array | None) -> Array | None:
     if energy is None or energy.shape[1] < 2:
         return None
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(array_stats.bfmi(energy), dtype=np.float64).reshape(-1)
+        bfmi = array_stats.bfmi(energy)  # type: ignore[no-untyped-call]
+    return np.asarray(bfmi, dtype=np.float64).reshape(-1)
 
 
 def _count_nonfinite(posterior: xr.Dataset) -> int:

@@ -70,10 +70,13 @@ def _spaces(table: Table, summary: Mapping[str, Value]) -> None:
     spaces = [(space, label) for space, label in _SPACES if f"rhat.{space}.max" in summary]
     if not spaces:
         return
-    table.add_row(
-        "Convergence", "R-hat median", "maximum", "ESS median", "minimum", style="bold"
-    )
+    table.add_row("Convergence", "R-hat median", "maximum", "ESS median", "minimum", style="bold")
     for space, label in spaces:
-        keys = (f"rhat.{space}.median", f"rhat.{space}.max", f"ess.{space}.median", f"ess.{space}.min")
+        keys = (
+            f"rhat.{space}.median",
+            f"rhat.{space}.max",
+            f"ess.{space}.median",
+            f"ess.{space}.min",
+        )
         table.add_row(label, *(number(summary.get(key), key.startswith("rhat")) for key in keys))
     table.add_row("")

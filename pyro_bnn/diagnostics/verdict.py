@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from pyro_bnn.diagnostics.convergence import SPACES, Convergence
+from pyro_bnn.diagnostics.convergence import SPACES, Convergence, Space
 from pyro_bnn.diagnostics.diagnosis import Diagnosis
 from pyro_bnn.diagnostics.format import number
 
@@ -59,27 +59,33 @@ def headline(found: Diagnosis) -> Verdict:
     levels = {space: convergence_level(result) for space, result in found.convergence.items()}
     if not levels:
         return Verdict("unknown", "", "The trace holds no draws whose convergence could be judged.")
-    main = "function" if "function" in levels else "weight" if "weight" in levels else "canonical"
+    main: Space = next(s for s in ("function", "weight", "canonical") if s in levels)
     level = levels[main]
     what = {
         "function": "predictions on the test inputs",
         "weight": "weights",
         "canonical": "canonical weights",
     }
+    rhat = found.convergence[main].rhat
+    rhat = rhat[~np.isnan(rhat)]
+    size = ""
+    if len(rhat):
+        high = number(float(rhat.max()), fixed=True)
+        size = f" (median {np.median(rhat):.3f}, maximum {high})"
     sentence = {
-        "good": f"The chains agree on the {what[main]}: R-hat is at most {STRICT} everywhere.",
-        "fair": f"The chains agree on the {what[main]} for most purposes: R-hat is at most "
-        f"{LOOSE} everywhere, but not at most {STRICT}.",
-        "poor": f"The chains do not agree on the {what[main]}: R-hat exceeds {LOOSE} for some.",
+        "good": f"The chains agree on the {what[main]}: every R-hat is at most {STRICT}{size}.",
+        "fair": f"The chains agree on the {what[main]} closely enough for most purposes: every "
+        f"R-hat is at most {LOOSE}{size}.",
+        "poor": f"The chains do not agree on the {what[main]}: R-hat exceeds {LOOSE}{size}.",
         "unknown": f"Whether the chains agree on the {what[main]} is unknown: R-hat needs two "
         "chains and four draws, finite and not constant.",
     }[level]
     bad = [what[s] for s in SPACES if s != main and levels.get(s) == "poor"]
     if bad and level in {"good", "fair"}:
-        names = " and ".join(name for name in bad)
+        names = " and ".join(bad)
         sentence += (
-            f" They do not agree on the {names}: read statements about single weights "
-            "as statements about the mode a chain sits in."
+            f" They do not agree on the {names}, so a statement about a single weight holds "
+            "only for the mode that a chain sits in."
         )
     return Verdict(level, what[main], sentence)
 
@@ -130,8 +136,15 @@ def _space(result: Convergence) -> Verdict:
     if len(ess):
         low = float(np.mean(ess < ENOUGH))
         text += f" Bulk ESS median {number(float(np.median(ess)))}"
-        text += f", below {ENOUGH:.0f} for {100 * low:.0f} %." if low else f", all {ENOUGH:.0f} or more."
-    for names, words in ((result.constant, "never change"), (result.nonfinite, "have draws that are not finite")):
+        text += (
+            f", below {ENOUGH:.0f} for {100 * low:.0f} %."
+            if low
+            else f", all {ENOUGH:.0f} or more."
+        )
+    for names, words in (
+        (result.constant, "never change"),
+        (result.nonfinite, "have draws that are not finite"),
+    ):
         if names:
             some = ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
             text += f" {len(names):,} scalars {words} ({some}) and have no R-hat."
@@ -155,7 +168,9 @@ def _sampler(found: Diagnosis) -> list[Verdict]:
         results.append(Verdict(level, "Divergences", text))
     if sampler.bfmi is not None and not np.isnan(sampler.bfmi).all():
         low = int(np.sum(sampler.bfmi < LOW_BFMI))
-        text = f"BFMI is {np.nanmin(sampler.bfmi):.2f} or more in all chains (low: below {LOW_BFMI})."
+        text = (
+            f"BFMI is {np.nanmin(sampler.bfmi):.2f} or more in all chains (low: below {LOW_BFMI})."
+        )
         if low:
             text = f"BFMI is below {LOW_BFMI} in {low} of {len(sampler.bfmi)} chains: heavy tails."
         results.append(Verdict("poor" if low else "good", "Energy", text))
@@ -198,7 +213,7 @@ def comparison(found: Diagnosis) -> str:
 
 
 def _change(key: str, difference: float) -> str:
-    sign = "+" if difference > 0 else "−"
+    sign = "+" if difference > 0 else "\N{MINUS SIGN}"
     if key == "accuracy":
         return f"{sign}{100 * abs(difference):.1f} points"
     return f"{sign}{number(abs(difference))}"

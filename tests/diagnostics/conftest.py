@@ -37,7 +37,7 @@ def network_trace(
     tests: int = 40,
     seed: int = 0,
 ) -> xr.DataTree:
-    """A trace of a network of one hidden layer whose chains sit in different modes.
+    """Make a trace of a network of one hidden layer whose chains sit in different modes.
 
     The function has converged, the weights have not, and the canonical weights are sorted by bias.
     """

@@ -64,21 +64,21 @@ def rows(
     margin = 0.04 * (high - low)
     edges = np.linspace(low - margin, high + margin, bins + 1)
     with look():
-        picture = figure(0.62 + 0.82 * len(shown))
+        picture = figure(0.62 + 0.88 * len(shown))
         grid = picture.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
         for axes, (space, numbers) in zip(grid, shown.items(), strict=True):
             heights, _ = np.histogram(scale.place(numbers), edges)
             axes.stairs(heights, edges, fill=True, color=SPACE_COLOURS[space], alpha=0.85, lw=0)
             for mark in marks:
-                axes.axvline(mark, color=MUTED, lw=0.8, ls=(0, (3, 3)), zorder=0)
-            axes.set_ylim(0, 1.45 * heights.max())
+                axes.axvline(mark, ymax=0.6, color=MUTED, lw=0.8, ls=(0, (3, 3)), zorder=0)
+            axes.set_ylim(0, 1.7 * heights.max())
             bare(axes)
             axes.spines["bottom"].set_color(RULE)
             right = np.median(scale.place(numbers)) < (edges[0] + edges[-1]) / 2
             axes.text(
                 0.995 if right else 0.005,
                 0.97,
-                f"{SPACE_NAMES[space]}\n",
+                SPACE_NAMES[space],
                 transform=axes.transAxes,
                 ha="right" if right else "left",
                 va="top",
@@ -98,7 +98,8 @@ def rows(
         places = scale.place(np.asarray(scale.ticks, dtype=np.float64))
         inside = (places >= edges[0]) & (places <= edges[-1])
         grid[-1].set_xticks(
-            places[inside], [scale.write(t) for t, yes in zip(scale.ticks, inside, strict=True) if yes]
+            places[inside],
+            [scale.write(t) for t, yes in zip(scale.ticks, inside, strict=True) if yes],
         )
         for axes in grid[:-1]:
             axes.tick_params(bottom=False)

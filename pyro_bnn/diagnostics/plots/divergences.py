@@ -26,7 +26,7 @@ def plot_divergences(divergences: NDArray[np.int64], draws: int) -> Figure:
         A bar a chain.
     """
     with look():
-        picture = figure(2.2)
+        picture = figure(2.4)
         axes = picture.subplots()
         axes.bar(np.arange(len(divergences)), divergences, width=0.7, color=ORANGE)
         axes.set_xlabel("chain")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from pyro_bnn.diagnostics.plots.style import BLUE, MUTED, ORANGE, RULE, bare, figure, look
@@ -24,13 +25,13 @@ def plot_energies(energy: NDArray[np.float64]) -> Figure:
         If the change is much narrower than the marginal, momentum resampling explores the energy
         slowly (Betancourt 2016).
     """
-    from arviz_plots import PlotCollection, plot_energy
+    from arviz_plots import PlotCollection, plot_energy  # type: ignore[attr-defined]
 
     chains, draws = energy.shape
     coords = {"chain": np.arange(chains), "draw": np.arange(draws)}
     stats = xr.Dataset({"energy": (("chain", "draw"), energy)}, coords=coords)
     with look():
-        picture = figure(2.6)
+        picture = figure(2.9)
         bfmi, density = picture.subplots(1, 2, width_ratios=(1, 1.9))
         viz = xr.Dataset(
             {
@@ -45,7 +46,7 @@ def plot_energies(energy: NDArray[np.float64]) -> Figure:
             {"Energy": (("column", "energy"), np.zeros((2, 2)))},
             coords={"column": ["bfmi", "energy"], "energy": ["marginal", "transition"]},
         )
-        collection = PlotCollection(
+        collection = PlotCollection(  # type: ignore[no-untyped-call]
             data,
             xr.DataTree(viz),
             aes={"color": ["energy"]},
@@ -60,20 +61,22 @@ def plot_energies(energy: NDArray[np.float64]) -> Figure:
                 "title": False,
                 "ylabel": False,
                 "remove_axis": False,
-                "face": {"alpha": 0.2},
-                "ref_line": {"color": MUTED},
+                "face": {"alpha": 0.2},  # type: ignore[dict-item]
+                "ref_line": {"color": MUTED},  # type: ignore[dict-item]
                 "bfmi_points": {"color": BLUE},
             },
         )
         bare(density)
         density.set_xlabel("energy")
         density.set_title("")
-        density.text(0.0, 1.0, "energy about its mean", color=BLUE, transform=density.transAxes)
+        density.set_ylim(0, 1.32 * density.get_ylim()[1])
+        density.text(0.0, 0.96, "energy about its mean", color=BLUE, transform=density.transAxes)
         density.text(
-            0.0, 0.92, "change in one transition", color=ORANGE, transform=density.transAxes
+            0.0, 0.88, "change in one transition", color=ORANGE, transform=density.transAxes
         )
-        bfmi.set_xlabel("BFMI (poor: below dashes)")
+        bfmi.set_xlabel("BFMI")
         bfmi.set_ylabel("chain")
-        bfmi.set_xlim(left=0)
+        bfmi.set_xlim(0, max(1.0, 1.1 * bfmi.get_xlim()[1]))
+        bfmi.yaxis.set_major_locator(MaxNLocator(6, integer=True))
         bfmi.grid(axis="x", color=RULE, lw=0.5)
     return picture

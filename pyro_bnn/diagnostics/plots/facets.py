@@ -52,7 +52,7 @@ def column(tree: xr.DataTree, label: str) -> tuple[Figure, list[Axes], Any]:
     arviz_plots.PlotCollection
         Chains by colour.
     """
-    from arviz_plots import PlotCollection
+    from arviz_plots import PlotCollection  # type: ignore[attr-defined]
 
     values = tree["posterior"].to_dataset()
     count = values.sizes["scalar"]
@@ -67,7 +67,7 @@ def column(tree: xr.DataTree, label: str) -> tuple[Figure, list[Axes], Any]:
         },
         coords={"scalar": values["scalar"]},
     )
-    collection = PlotCollection(
+    collection = PlotCollection(  # type: ignore[no-untyped-call]
         values,
         xr.DataTree(viz),
         aes={"color": ["chain"], "overlay": ["chain"]},

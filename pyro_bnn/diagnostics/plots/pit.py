@@ -30,7 +30,7 @@ def plot_pit(pits: Mapping[str, NDArray[np.float64]]) -> Figure:
         predictions lie at each level.
     """
     with look():
-        picture = figure(3.5)
+        picture = figure(3.2)
         axes = picture.subplots()
         size = len(next(iter(pits.values())))
         band = 1.96 * np.sqrt(_LEVELS * (1 - _LEVELS) / size)

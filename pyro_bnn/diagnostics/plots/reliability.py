@@ -28,7 +28,7 @@ def plot_reliability(tables: Mapping[str, Reliability]) -> Figure:
         have which confidence.
     """
     with look():
-        picture = figure(3.5)
+        picture = figure(3.2)
         top, below = picture.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         top.plot([0, 1], [0, 1], color=MUTED, lw=0.8, ls=(0, (3, 3)))
         for place, (name, table) in enumerate(tables.items()):

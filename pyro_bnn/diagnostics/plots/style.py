@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import matplotlib as mpl
+from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -64,7 +65,7 @@ _RC: dict[str, Any] = {
     "axes.grid": False,
     "grid.color": RULE,
     "lines.linewidth": 1.3,
-    "axes.prop_cycle": mpl.cycler(color=[BLUE, ORANGE, GREEN, AMBER]),
+    "axes.prop_cycle": cycler(color=[BLUE, ORANGE, GREEN, AMBER]),
     "svg.fonttype": "none",
     "svg.hashsalt": "pyro_bnn",
 }

@@ -30,7 +30,7 @@ def plot_entropy(entropy: Array, right: NDArray[np.bool_], classes: int) -> Figu
     """
     edges = np.linspace(0.0, np.log(classes), 33)
     with look():
-        picture = figure(2.9)
+        picture = figure(3.2)
         grid = picture.subplots(2, 1, sharex=True)
         for axes, mask, name, colour in (
             (grid[0], right, "right", BLUE),
@@ -70,7 +70,7 @@ def plot_intervals(mean: Array, spread: Array, y: Array) -> Figure:
         A dot a test input; bars show what the posterior does not know of the mean, without noise.
     """
     with look():
-        picture = figure(2.9)
+        picture = figure(3.2)
         axes = picture.subplots()
         ends = np.array([min(mean.min(), y.min()), max(mean.max(), y.max())])
         axes.plot(ends, ends, color=MUTED, lw=0.8, ls=(0, (3, 3)))
