@@ -64,9 +64,8 @@ def assemble(
     with replacing(path) as temporary, NetcdfWriter(temporary) as out:
         out.set_attrs(attrs)
         for segment in segments:
-            with xr.open_datatree(segment, engine="netcdf4", chunks=None) as tree:
-                for group, count in draws.items():
-                    out.append(group, tree[group].to_dataset().load(), count)
+            for group, count in draws.items():
+                out.append(group, _load(segment, group), count)
         for group, data in extra.items():
             out.put(group, data)
     return path
@@ -190,3 +189,9 @@ def _count_draws(files: list[Path]) -> dict[str, int]:
                 if "draw" in group.dimensions:
                     counts[name] = counts.get(name, 0) + group.dimensions["draw"].size
     return counts
+
+
+def _load(path: Path, group: str) -> xr.Dataset:
+    # Not as a tree: its reference cycles would keep the values until some later collection.
+    with xr.open_dataset(path, group=group, engine="netcdf4", chunks=None, cache=False) as data:
+        return data.compute()

@@ -131,9 +131,11 @@ def from_pyro(
     ):
         if draws:
             values = {n: _by_chain(v, sample_shape, num_chains) for n, v in draws.items()}
+            values = _without_plate_axes(values, posterior, names)
             groups[name] = site_dataset(values, _for(names, values))
     if prior:
         values = {n: _by_chain(v, None, num_chains) for n, v in prior.items()}
+        values = _without_plate_axes(values, posterior, dims)
         inner = {n for n in values if n in posterior} if posterior else values.keys() - observed
         for name, chosen in (("prior", inner), ("prior_predictive", values.keys() - inner)):
             part = {n: v for n, v in values.items() if n in chosen}
@@ -245,6 +247,27 @@ def _by_chain(
             "give another num_chains."
         )
     return array.reshape(chains, array.shape[0] // chains, *array.shape[1:])
+
+
+def _without_plate_axes(
+    values: Mapping[str, NDArray[Any]], posterior: Mapping[str, NDArray[Any]], dims: Dims | None
+) -> dict[str, NDArray[Any]]:
+    """Drop the axes of size 1 that ``Predictive`` puts in the place of a site's missing plates.
+
+    As many as the site has in the posterior, or names in `dims`, stay; else all do.
+    """
+    result = {}
+    for name, array in values.items():
+        if name in posterior:
+            wanted = posterior[name].ndim
+        elif dims is not None and name in dims:
+            wanted = 2 + len(dims[name])
+        else:
+            wanted = array.ndim
+        while array.ndim > wanted and array.shape[2] == 1:
+            array = array.squeeze(2)
+        result[name] = array
+    return result
 
 
 def _sample_stats(source: Any, sample_shape: tuple[int, int]) -> dict[str, NDArray[Any]]:

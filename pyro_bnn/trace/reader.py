@@ -128,6 +128,8 @@ def _open_netcdf(path: Path, chunks: Chunks) -> xr.DataTree:
 def _chunked(data: xr.Dataset, chunks: Any, token: str) -> xr.Dataset:
     if chunks == "auto" and "draw" in data.dims:
         chunks = {"draw": draw_block(data)}
+    if isinstance(chunks, Mapping):
+        chunks = {dim: size for dim, size in chunks.items() if dim in data.dims}
     return data.chunk(chunks, token=token)
 
 

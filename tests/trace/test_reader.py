@@ -34,7 +34,7 @@ def test_values_stay_on_disk_until_asked_for(run):
         trace.close()
         assemble(run, {})
     trace = open_trace(run, chunks=None)
-    assert not trace["posterior"].chunksizes
+    assert not trace["posterior"].to_dataset().chunksizes
     trace.close()
 
 
@@ -42,12 +42,12 @@ def test_chunks_are_blocks_of_draws_that_all_variables_share(run, monkeypatch):
     monkeypatch.setattr("pyro_bnn.trace.netcdf.BLOCK_BYTES", 2 * 6 * 4 * 1200)
     assemble(run, {})
     trace = open_trace(run)
-    sizes = trace["posterior"].chunksizes
+    sizes = trace["posterior"].to_dataset().chunksizes
     assert sizes["draw"] == (5, 5, 5, 5)
     assert sizes["h0"] == (40,)
     trace.close()
     trace = open_trace(run, chunks={"draw": 10})
-    assert trace["posterior"].chunksizes["draw"] == (10, 10)
+    assert trace["posterior"].to_dataset().chunksizes["draw"] == (10, 10)
     trace.close()
 
 
@@ -88,7 +88,7 @@ def test_a_truncated_trace_is_named(run):
 
 
 def test_places_without_a_trace_are_named(tmp_path):
-    with pytest.raises(UserError, match="no trace at .*nowhere"):
+    with pytest.raises(UserError, match=r"no trace at .*nowhere"):
         open_trace(tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"neither trace\.nc nor whole segments"):
         open_trace(tmp_path)

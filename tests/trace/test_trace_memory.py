@@ -46,7 +46,7 @@ print(path.stat().st_size / 2**20, peak() - start)
     ("draws", "megabytes", "limit"),
     [
         (1_000, 140, 110),
-        pytest.param(4_000, 560, 200, marks=pytest.mark.slow),
+        pytest.param(4_000, 560, 160, marks=pytest.mark.slow),
     ],
 )
 def test_a_trace_passes_through_in_blocks(tmp_path, draws, megabytes, limit):
