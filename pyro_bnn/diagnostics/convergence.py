@@ -120,10 +120,8 @@ def convergence(
         for start in range(0, len(index), step):
             part = values[start : start + step].astype(np.float64)
             names = new[start : start + step]
-            finite: NDArray[np.bool_] = np.isfinite(part).all(axis=(1, 2))
-            still: NDArray[np.bool_] = finite & np.equal(
-                part.max(axis=(1, 2)), part.min(axis=(1, 2))
-            )
+            finite = np.asarray(np.isfinite(part).all(axis=(1, 2)))
+            still = finite & np.equal(part.max(axis=(1, 2)), part.min(axis=(1, 2)))
             nonfinite += [label for label, yes in zip(names, ~finite, strict=True) if yes]
             constant += [label for label, yes in zip(names, still, strict=True) if yes]
             results = np.full((3, len(part)), np.nan)

@@ -45,12 +45,26 @@ def number(value: Any, fixed: bool = False) -> str:
     return f"{value:.4g}" if abs(value) < 10 else f"{value:.3g}"
 
 
+def percent(share: float) -> str:
+    """Write a share in whole percent, 99 and 1 rather than a false 100 and 0.
+
+    Examples
+    --------
+    >>> [percent(share).replace(chr(160), " ") for share in (0.756, 0.9999, 1.0)]
+    ['76 %', '99 %', '100 %']
+    """
+    whole = round(100 * share)
+    if 0 < share < 1:
+        whole = min(max(whole, 1), 99)
+    return f"{whole}\N{NO-BREAK SPACE}%"
+
+
 def duration(seconds: float) -> str:
     """Write seconds as people say them.
 
     Examples
     --------
-    >>> duration(73.2), duration(9.87), duration(7300), duration(float("nan"))
+    >>> duration(73.2), duration(9.87), duration(7320), duration(float("nan"))
     ('1 min 13 s', '9.9 s', '2 h 2 min', '–')
     """
     if math.isnan(seconds):

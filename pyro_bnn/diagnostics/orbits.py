@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,15 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pyro_bnn.diagnostics.blocks import blocks
+
+_NOTES = {
+    "permutation": "Order of units",
+    "sort_rule": "Sorted by",
+    "scaling": "Scale of units",
+    "sign": "Sign of units",
+    "scale_dim": "Free scales",
+    "function_error": "Largest relative change of an output",
+}
 
 
 @dataclass(frozen=True)
@@ -30,8 +39,10 @@ class Orbits:
         Hidden space to its number of units.
     samples
         Draws of all chains together.
+    mass_before, mass_after
+        Median over draws of the sum of squared weights, as sampled and canonical; NaN if unknown.
     notes
-        Whatever else the group's attributes say, as name and value.
+        How the representative was chosen, as name and value.
     """
 
     table: str
@@ -39,6 +50,8 @@ class Orbits:
     distinct: dict[str, int]
     sizes: dict[str, int]
     samples: int
+    mass_before: float
+    mass_after: float
     notes: dict[str, str]
 
 
@@ -58,28 +71,33 @@ def orbits(trace: xr.DataTree) -> Orbits | None:
     if "symmetry" not in trace.children:
         return None
     group = trace["symmetry"].to_dataset()
-    attrs = {str(name): _decoded(value) for name, value in group.attrs.items()}
-    table = attrs.pop("table", "")
-    log_order = attrs.pop("log_order", math.nan)
+    attrs = group.attrs
     distinct: dict[str, int] = {}
     sizes: dict[str, int] = {}
-    for name, array in group.data_vars.items():
-        if array.dtype.kind not in "iu" or array.ndim != 3:
-            continue
-        sizes[str(name)] = math.prod(array.shape[2:])
-        distinct[str(name)] = _distinct(array)
+    for name, variable in group.variables.items():
+        # A permutation is named as the dimension it permutes; xarray calls it a coordinate.
+        if name in variable.dims and {"chain", "draw"} < set(variable.dims):
+            sizes[str(name)] = group.sizes[name]
+            distinct[str(name)] = _distinct(xr.DataArray(variable))
     return Orbits(
-        table=str(table),
-        log_order=float(log_order) if isinstance(log_order, int | float) else math.nan,
+        table=str(attrs.get("table", "")),
+        log_order=_number(attrs, "log_order"),
         distinct=distinct,
         sizes=sizes,
         samples=group.sizes.get("chain", 0) * group.sizes.get("draw", 0),
-        notes={
-            name: str(value)
-            for name, value in attrs.items()
-            if isinstance(value, str | int | float)
-        },
+        mass_before=_median(group, "mass_before"),
+        mass_after=_median(group, "mass_after"),
+        notes={label: str(attrs[key]) for key, label in _NOTES.items() if key in attrs},
     )
+
+
+def _number(attrs: Mapping[Any, Any], name: str) -> float:
+    value = attrs.get(name, math.nan)
+    return float(value) if isinstance(value, int | float | np.number) else math.nan
+
+
+def _median(group: xr.Dataset, name: str) -> float:
+    return float(np.nanmedian(group[name].to_numpy())) if name in group else math.nan
 
 
 def _distinct(array: xr.DataArray) -> int:
@@ -91,14 +109,3 @@ def _distinct(array: xr.DataArray) -> int:
         keys = block.values.astype(np.uint64) @ weights
         seen.append(np.unique(keys))
     return len(np.unique(np.concatenate(seen))) if seen else 0
-
-
-def _decoded(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        return value.item()
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value)
-    except json.JSONDecodeError:
-        return value

@@ -20,10 +20,10 @@ from pyro_bnn.diagnostics import metrics
 from pyro_bnn.diagnostics.blocks import gather
 from pyro_bnn.diagnostics.convergence import Convergence
 from pyro_bnn.diagnostics.diagnosis import Diagnosis, diagnose
-from pyro_bnn.diagnostics.format import ABSENT, duration, number
+from pyro_bnn.diagnostics.format import ABSENT, duration, number, percent
 from pyro_bnn.diagnostics.prediction import Prediction
 from pyro_bnn.diagnostics.summary import SUMMARY_KEYS, Value, summarize
-from pyro_bnn.diagnostics.verdict import comparison, headline, verdicts
+from pyro_bnn.diagnostics.verdict import LOOSE, STRICT, comparison, headline, verdicts
 from pyro_bnn.trace import open_trace
 from pyro_bnn.trace.atomic import replacing
 
@@ -139,6 +139,7 @@ def render(trace: xr.DataTree, found: Diagnosis) -> str:
         orbits=found.orbits,
         orbit_rows=_orbit_rows(found),
         log_order=_log_order(found),
+        orbit_notes=_orbit_notes(found),
         worst=_worst(trace, found),
         sampler=found.sampler,
         sampler_rows=_sampler_rows(found),
@@ -339,6 +340,16 @@ def _log_order(found: Diagnosis) -> str:
     return f"{log_order:.1f}, that is |G| ≈ 10^{log_order / math.log(10):.1f}"
 
 
+def _orbit_notes(found: Diagnosis) -> list[tuple[str, str]]:
+    if found.orbits is None:
+        return []
+    notes = list(found.orbits.notes.items())
+    if not math.isnan(found.orbits.mass_after):
+        before, after = number(found.orbits.mass_before), number(found.orbits.mass_after)
+        notes.append(("Sum of squared weights, median", f"{before} sampled, {after} canonical"))
+    return notes
+
+
 def _worst(trace: xr.DataTree, found: Diagnosis) -> dict[str, Any] | None:
     """Picture the scalars of highest R-hat, canonical where there are any."""
     from pyro_bnn.diagnostics.plots.facets import scalar_tree
@@ -504,7 +515,7 @@ def _share(rhat: NDArray[np.float64]) -> str:
     defined = rhat[~np.isnan(rhat)]
     if not len(defined):
         return ABSENT
-    return f"{100 * np.mean(defined <= 1.01):.0f} % / {100 * np.mean(defined <= 1.05):.0f} %"
+    return " / ".join(percent(float(np.mean(defined <= limit))) for limit in (STRICT, LOOSE))
 
 
 def _whole(value: float) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from pyro_bnn.diagnostics.convergence import SPACES, Convergence, Space
 from pyro_bnn.diagnostics.diagnosis import Diagnosis
-from pyro_bnn.diagnostics.format import number
+from pyro_bnn.diagnostics.format import number, percent
 
 Level = Literal["good", "fair", "poor", "unknown"]
 
@@ -126,7 +126,7 @@ def _space(result: Convergence) -> Verdict:
         reason = "one chain only" if result.chains < 2 else f"{result.draws} draws a chain"
         text = f"R-hat is not defined ({reason}, or all draws constant or not finite)."
     else:
-        strict, loose = (f"{100 * np.mean(rhat <= limit):.0f} %" for limit in (STRICT, LOOSE))
+        strict, loose = (percent(float(np.mean(rhat <= limit))) for limit in (STRICT, LOOSE))
         text = (
             f"R-hat median {np.median(rhat):.3f}, maximum {number(float(rhat.max()), fixed=True)}; "
             f"at most {STRICT} for {strict} and at most {LOOSE} for {loose} "
@@ -137,9 +137,7 @@ def _space(result: Convergence) -> Verdict:
         low = float(np.mean(ess < ENOUGH))
         text += f" Bulk ESS median {number(float(np.median(ess)))}"
         text += (
-            f", below {ENOUGH:.0f} for {100 * low:.0f} %."
-            if low
-            else f", all {ENOUGH:.0f} or more."
+            f", below {ENOUGH:.0f} for {percent(low)}." if low else f", all {ENOUGH:.0f} or more."
         )
     for names, words in (
         (result.constant, "never change"),
@@ -216,4 +214,4 @@ def _change(key: str, difference: float) -> str:
     sign = "+" if difference > 0 else "\N{MINUS SIGN}"
     if key == "accuracy":
         return f"{sign}{100 * abs(difference):.1f} points"
-    return f"{sign}{number(abs(difference))}"
+    return f"{sign}{abs(difference):.2g}"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from numpy.typing import NDArray
-from scipy.special import expit, log_softmax
+from scipy.special import expit, gammaln, log_softmax
 from scipy.stats import norm
 
 Array = NDArray[np.float64]
@@ -96,7 +96,11 @@ def network_trace(
             "sample_stats": xr.Dataset({k: (("chain", "draw"), v) for k, v in stats.items()}),
             "symmetry": xr.Dataset(
                 {"h0": (("chain", "draw", "h0"), order.to_numpy())},
-                attrs={"table": f"h0  S_{hidden}  permutation of 0.weight, 0.bias, 2.weight"},
+                attrs={
+                    "table": f"h0  S_{hidden}  permutation of 0.weight, 0.bias, 2.weight",
+                    "log_order": float(gammaln(hidden + 1)),
+                    "permutation": "sort",
+                },
             ),
             "predictions": predictions,
             "predictions_constant_data": xr.Dataset({"y": ("test", y)}),

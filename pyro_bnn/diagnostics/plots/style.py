@@ -34,7 +34,14 @@ WIDTH = 4.6
 """Inches: half the page, the whole of a phone."""
 
 # On a dark page the picture stays transparent and its greys change sides.
-_DARK = {INK: "#e7ebee", MUTED: "#a3afb9", RULE: "#3a4651", PAPER: "#171c21", BLUE: "#56a9dc"}
+_DARK = {
+    INK: "#e7ebee",
+    MUTED: "#a3afb9",
+    RULE: "#3a4651",
+    PAPER: "#171c21",
+    BLUE: "#56a9dc",
+    ORANGE: "#f0854a",
+}
 
 _RC: dict[str, Any] = {
     "figure.facecolor": "none",
@@ -90,9 +97,9 @@ def figure(height: float, width: float = WIDTH) -> Figure:
 
 
 def chain_colours(chains: int) -> list[str]:
-    """Shades from blue over green to amber, one a chain, in reading order of viridis."""
+    """Shades of viridis, one a chain, without its ends, which fade into a dark or a light page."""
     cmap = mpl.colormaps["viridis"]
-    return [mpl.colors.to_hex(cmap(0.9 * i / max(1, chains - 1))) for i in range(chains)]
+    return [mpl.colors.to_hex(cmap(0.22 + 0.64 * i / max(1, chains - 1))) for i in range(chains)]
 
 
 def bare(axes: Axes) -> None:
