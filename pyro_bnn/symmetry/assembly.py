@@ -1,0 +1,213 @@
+"""From solved spaces and exponents to a named group."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from fractions import Fraction
+
+import numpy as np
+
+from pyro_bnn.symmetry import spaces as tree
+from pyro_bnn.symmetry.analysis import Analysis, Block, Value
+from pyro_bnn.symmetry.computation import Computation
+from pyro_bnn.symmetry.exponents import LinearSystem
+from pyro_bnn.symmetry.group import Factor, Family, Space, SymmetryGroup, Term
+from pyro_bnn.symmetry.spaces import Leaf, Slot
+
+
+def assemble(analysis: Analysis, weights: dict[str, Value], read: Computation) -> SymmetryGroup:
+    """Name the spaces, the axes and the generators.
+
+    Hidden spaces are ``h0, h1, ...`` in order of computation, input axes ``x0, ...``, output
+    axes ``y0, ...``.
+    """
+    names = _names(analysis, weights)
+    layout = {
+        site: tuple(_factors(axis, names) for axis in value.axes) for site, value in weights.items()
+    }
+    used = _order_of_use(weights, read)
+    blocks = {site: list(analysis.blocks(value)) for site, value in weights.items()}
+    families = [
+        *_families("scale", analysis.scale, weights, blocks, names),
+        *_families("sign", analysis.sign, weights, blocks, names),
+    ]
+    acted = {family.space for family in families}
+    found: dict[str, Space] = {}
+    for leaf, name in names.items():
+        if leaf.pinned and name not in acted:
+            continue
+        sites = [
+            (site, axis)
+            for site in used
+            for axis, slots in enumerate(weights[site].axes)
+            if leaf in tree.simple(tree.leaves(slots))
+        ]
+        found[name] = Space(name, leaf.size, not leaf.pinned, sites)
+    return SymmetryGroup(
+        shapes={site: value.shape for site, value in weights.items()},
+        layout=layout,
+        dims={site: _dims(site, value, names) for site, value in weights.items()},
+        spaces=found,
+        families={family.name: family for family in families},
+        unruled=dict(analysis.unruled),
+        unused=read.unused(),
+    )
+
+
+def _order_of_use(weights: dict[str, Value], read: Computation) -> list[str]:
+    """Return the weights in the order in which the computation first uses them."""
+    live = read.live()
+    position = {node: k for k, node in enumerate(read.graph.graph.nodes)}
+    first = {
+        site: min((position[user] for user in node.users if user in live), default=len(position))
+        for site, node in read.placeholders().items()
+    }
+    return sorted(weights, key=lambda site: first[site])
+
+
+def _names(analysis: Analysis, weights: dict[str, Value]) -> dict[Leaf, str]:
+    """Name every simple space of the weights, in the order in which activations meet it."""
+    own = {leaf for value in weights.values() for a in value.axes for leaf in _simple(a)}
+    order: dict[Leaf, None] = {}
+    weight_owners = {value.owner for value in weights.values()}
+    for value in analysis.values:
+        if value.owner not in weight_owners:
+            for axis in value.axes:
+                order |= dict.fromkeys(leaf for leaf in _simple(axis) if leaf in own)
+    met = set(order)
+    for value in weights.values():
+        for axis in value.axes:
+            order |= dict.fromkeys(_simple(axis))
+    inputs = set(tree.simple(analysis.inputs))
+    counts = {"h": 0, "x": 0, "y": 0, "p": 0}
+    names = {}
+    for leaf in order:
+        pinned = "x" if leaf in inputs else "y" if leaf in met else "p"
+        letter = pinned if leaf.pinned else "h"
+        names[leaf] = f"{letter}{counts[letter]}"
+        counts[letter] += 1
+    return names
+
+
+def _simple(axis: Sequence[Slot]) -> list[Leaf]:
+    return tree.simple(tree.leaves(axis))
+
+
+def _factors(axis: Sequence[Slot], names: dict[Leaf, str]) -> tuple[Factor, ...]:
+    factors = []
+    for slot in (s for factor in axis for s in factor.expand()):
+        parts = slot.parts()
+        if parts is None:
+            factors.append(Factor(slot.size, names[slot.leaf]))
+        else:
+            inner = tuple(_factors(part, names) for part in parts)
+            factors.append(Factor(slot.size, "", inner))
+    return tuple(factors)
+
+
+def _dims(site: str, value: Value, names: dict[Leaf, str]) -> tuple[str, ...]:
+    """Name every axis of one site; an axis that is not one space gets ArviZ's default."""
+    dims: list[str] = []
+    for axis, slots in enumerate(value.axes):
+        leaves = tree.expand(tree.leaves(slots))
+        plain = len(leaves) == 1 and leaves[0].parts is None
+        name = names[leaves[0]] if plain else ""
+        if not name or name.startswith("p") or name in dims:
+            name = f"{site}_dim_{axis}"
+        dims.append(name)
+    return tuple(dims)
+
+
+def _families(
+    kind: str,
+    system: LinearSystem,
+    weights: dict[str, Value],
+    blocks: dict[str, list[Block]],
+    names: dict[Leaf, str],
+) -> list[Family]:
+    """Collect what each free exponent moves, and keep an independent set."""
+    terms: dict[Hashable, list[tuple[int, Term]]] = {}
+    for site, value in weights.items():
+        counts = [len(tree.alternatives(axis)) for axis in value.axes]
+        for number, block in enumerate(blocks[site]):
+            place = tuple(int(k) for k in np.unravel_index(number, counts)) if counts else ()
+            variables: list[tuple[int, int, Hashable]] = [(-1, -1, block.overall)]
+            for axis, alternative in enumerate(block.axes):
+                for k, slot in enumerate(alternative.slots):
+                    variables.append((axis, k, block.per_unit(slot)))
+            for axis, k, variable in variables:
+                for free, share in system.value(variable).items():
+                    term = Term(site, place, axis, k, float(share))
+                    terms.setdefault(free, []).append((number, term))
+    order = {leaf: k for k, leaf in enumerate(names)}
+    candidates = [(_leaf_of(free), moved) for free, moved in terms.items()]
+    candidates.sort(key=lambda pair: len(order) if pair[0] is None else order[pair[0]])
+    independent = _Independent(system.modulus, blocks)
+    numbers: dict[str, int] = {}
+    families = []
+    for leaf, moved in candidates:
+        if not independent.extends(leaf, moved):
+            continue
+        space = names[leaf] if leaf is not None else ""
+        label = f"{kind} of {space}" if space else f"overall {kind}"
+        numbers[label] = numbers.get(label, 0) + 1
+        if numbers[label] > 1:
+            label = f"{label} ({numbers[label]})"
+        size = leaf.size if leaf is not None else 1
+        families.append(Family(label, kind, space, size, tuple(term for _, term in moved)))
+    return families
+
+
+def _leaf_of(free: Hashable) -> Leaf | None:
+    """Return the space of a per-unit exponent, None for an overall one."""
+    assert isinstance(free, tuple)
+    if free[0] != "a":
+        return None
+    (leaf,) = tree.expand((free[3].leaf,))
+    return leaf
+
+
+class _Independent:
+    """Keeps families whose action on the weights is not that of families kept before.
+
+    The action is looked at on a coarse model of the weights in which every space has three
+    points: by symmetry that decides for any number of points.
+    """
+
+    def __init__(self, modulus: int, blocks: dict[str, list[Block]]) -> None:
+        self._span = LinearSystem(modulus)
+        self._blocks = blocks
+
+    def extends(self, leaf: Leaf | None, terms: Sequence[tuple[int, Term]]) -> bool:
+        """Whether a family moves the weights in a new way; if so it is remembered."""
+        new = False
+        for unit in range(1 if leaf is None else min(leaf.size, 3)):
+            row: dict[Hashable, Fraction] = {}
+            for number, term in terms:
+                block = self._blocks[term.site][number]
+                for entry in _coarse_entries(block, term, unit):
+                    key: Hashable = (term.site, number, entry)
+                    row[key] = row.get(key, Fraction(0)) + Fraction(term.exponent)
+            for known in row:
+                self._span.declare(known, 0)
+            new = self._span.add(row) or new
+        return new
+
+
+def _coarse_entries(block: Block, term: Term, unit: int) -> list[tuple[int, int, int]]:
+    """Return the coarse weights of a block that one unit of a family moves.
+
+    A sum of functions of one coordinate each is known from its values where all coordinates
+    but one are zero.
+    """
+    own = (term.axis, term.place)
+    entries = []
+    if own[0] < 0 or unit == 0:
+        entries.append((-1, -1, 0))
+    for axis, alternative in enumerate(block.axes):
+        for place, slot in enumerate(alternative.slots):
+            for step in range(1, min(slot.size, 3)):
+                here = unit == step if own == (axis, place) else unit == 0
+                if own[0] < 0 or here:
+                    entries.append((axis, place, step))
+    return entries

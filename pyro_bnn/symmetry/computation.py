@@ -1,0 +1,221 @@
+"""What discovery reads: one network as an ATen graph in float64 with named weights."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+from torch.distributions import biject_to, constraints
+from torch.fx import GraphModule, Node
+from torch.utils import _pytree as pytree
+
+from pyro_bnn.errors import UserError
+from pyro_bnn.graph import constant_fold, trace_graph
+from pyro_bnn.logdensity import LogDensity
+
+RUNNING_MEAN, RUNNING_VAR = 3, 4
+
+
+@dataclass(frozen=True)
+class Weight:
+    """One tensor that the group acts on.
+
+    Attributes
+    ----------
+    shape : tuple of int
+    support : Constraint
+        Real, positive, or anything else (which nothing may act on).
+    center : Tensor or None
+        Value around which generic points are drawn.
+    """
+
+    shape: tuple[int, ...]
+    support: constraints.Constraint
+    center: Tensor | None = None
+
+    @property
+    def kind(self) -> str:
+        """``real``, ``positive`` or ``other``."""
+        support = self.support
+        while isinstance(support, constraints.independent):
+            support = support.base_constraint
+        if support is constraints.real:
+            return "real"
+        positive = (constraints.positive, constraints.nonnegative)
+        return "positive" if any(support is p for p in positive) else "other"
+
+
+@dataclass(frozen=True)
+class Computation:
+    """A pure function of named weights, and its graph.
+
+    Attributes
+    ----------
+    graph : GraphModule
+        ATen graph in float64; one placeholder a weight.
+    weights : dict of str to Weight
+        In order of the placeholders.
+    """
+
+    graph: GraphModule
+    weights: dict[str, Weight]
+
+    def __call__(self, weights: Mapping[str, Tensor]) -> Tensor:
+        """Evaluate the function at float64 weights."""
+        with torch.no_grad():
+            out = self.graph(*(weights[name].clone() for name in self.weights))
+        tensors = [leaf for leaf in pytree.tree_leaves(out) if isinstance(leaf, Tensor)]
+        return torch.cat([tensor.reshape(-1).double() for tensor in tensors])
+
+    def live(self) -> set[Node]:
+        """Return the nodes that the output depends on."""
+        reached: set[Node] = set()
+        waiting = [node for node in self.graph.graph.nodes if node.op == "output"]
+        while waiting:
+            node = waiting.pop()
+            if node not in reached:
+                reached.add(node)
+                waiting.extend(node.all_input_nodes)
+        return reached
+
+    def placeholders(self) -> dict[str, Node]:
+        """Return the node of every weight."""
+        nodes = [node for node in self.graph.graph.nodes if node.op == "placeholder"]
+        return dict(zip(self.weights, nodes, strict=True))
+
+    def unused(self) -> tuple[str, ...]:
+        """Return the weights that the output does not depend on."""
+        live = self.live()
+        return tuple(name for name, node in self.placeholders().items() if node not in live)
+
+    def generic_point(self, generator: torch.Generator) -> dict[str, Tensor]:
+        """Draw weights at a point without accidental symmetry."""
+        point = {}
+        for name, weight in self.weights.items():
+            transform: Any = biject_to(weight.support)
+            shape = transform.inverse_shape(torch.Size(weight.shape))
+            noise = torch.randn(shape, generator=generator, dtype=torch.float64)
+            if weight.kind == "real" and len(weight.shape) > 1:
+                fan_in = weight.shape[0] if len(weight.shape) == 2 else 1
+                fan_in = max(fan_in, math.prod(weight.shape[1:]))
+                point[name] = noise * math.sqrt(1.5 / fan_in)
+            elif weight.center is not None and weight.kind == "real":
+                point[name] = weight.center.double() + 0.3 * noise
+            else:
+                point[name] = transform(0.3 * noise)
+        return point
+
+
+def from_density(density: Any) -> Computation:
+    """Read the log likelihood of a model."""
+    graph: GraphModule = copy.deepcopy(density.likelihood_graph())
+    names = graph.meta.get("sites", tuple(density.sites))
+    weights = {}
+    for name in names:
+        site = density.sites[name]
+        weights[name] = Weight(tuple(site.shape), site.support)
+    return Computation(to_float64(graph), weights)
+
+
+def from_module(module: nn.Module, *args: Any) -> Computation:
+    """Read a module in evaluation mode, at an input of the shape of the example.
+
+    The running statistics of batch norm count as weights: the group acts on them too.
+    """
+    module = copy.deepcopy(module).eval()
+    state: dict[str, Tensor] = dict(module.named_parameters())
+    parameters = set(state)
+    state |= {k: b for k, b in module.named_buffers() if b.is_floating_point()}
+    names = list(state)
+    inputs = pytree.tree_map(_generic, args)
+
+    def function(*values: Tensor) -> Any:
+        return torch.func.functional_call(module, dict(zip(names, values, strict=True)), inputs)
+
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        graph = trace_graph(function, *(t.detach() for t in state.values()), pre_dispatch=True)
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [""])[0]
+        raise UserError(
+            f"{type(module).__name__} cannot be read as one fixed computation "
+            f"({type(error).__name__}: {reason}): symmetry discovery needs a network without "
+            "control flow that depends on values."
+        ) from error
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
+    weights: dict[str, Weight] = {}
+    placeholders = [node for node in graph.graph.nodes if node.op == "placeholder"]
+    for name, node in zip(names, placeholders, strict=True):
+        tensor = state[name].detach()
+        roles = {
+            user.args.index(node)
+            for user in node.users
+            if "batch_norm" in str(user.target) or "instance_norm" in str(user.target)
+        }
+        statistics = bool(node.users) and roles <= {RUNNING_MEAN, RUNNING_VAR} and len(roles) == 1
+        if name in parameters or statistics:
+            positive = roles == {RUNNING_VAR}
+            support = constraints.positive if positive else constraints.real
+            weights[name] = Weight(tuple(tensor.shape), support, tensor)
+        else:
+            attribute = f"_buffer_{len(weights)}_{node.name}"
+            graph.register_buffer(attribute, tensor)
+            with graph.graph.inserting_before(node):
+                constant = graph.graph.get_attr(attribute)
+            node.replace_all_uses_with(constant)
+            graph.graph.erase_node(node)
+    constant_fold(graph)
+    return Computation(to_float64(graph), weights)
+
+
+def computation(source: Any, *args: Any, **kwargs: Any) -> Computation:
+    """Read a log density, a module with an example input, or a Pyro model with its data."""
+    if hasattr(source, "likelihood_graph") and hasattr(source, "sites"):
+        return from_density(source)
+    if isinstance(source, nn.Module) and not isinstance(source, PyroModule):
+        return from_module(source, *args)
+    if callable(source):
+        return from_density(LogDensity(source, *args, **kwargs))
+    raise UserError(
+        f"discover() was given a {type(source).__name__}: give it a LogDensity, a Pyro model with "
+        "its data, or a torch.nn.Module with an example input."
+    )
+
+
+def to_float64(graph: GraphModule) -> GraphModule:
+    """Turn every floating constant and every floating dtype of a graph to float64, in place."""
+    low = {torch.float16, torch.bfloat16, torch.float32}
+
+    def widen(argument: Any) -> Any:
+        return torch.float64 if argument in low else argument
+
+    for node in graph.graph.nodes:
+        if node.op == "get_attr":
+            tensor = getattr(graph, str(node.target))
+            if isinstance(tensor, Tensor) and tensor.dtype in low:
+                setattr(graph, str(node.target), tensor.detach().double())
+        elif node.op == "call_function":
+            node.args = pytree.tree_map(
+                lambda a: widen(a) if isinstance(a, torch.dtype) else a, node.args
+            )
+            node.kwargs = {
+                key: widen(a) if isinstance(a, torch.dtype) else a for key, a in node.kwargs.items()
+            }
+    graph.recompile()
+    return graph
+
+
+def _generic(argument: Any) -> Any:
+    """Replace a floating example by noise of its shape: its values must not look symmetric."""
+    if isinstance(argument, Tensor) and argument.is_floating_point():
+        generator = torch.Generator().manual_seed(0)
+        return torch.randn(argument.shape, generator=generator).to(argument)
+    return argument

@@ -1,0 +1,340 @@
+"""The symmetry group of a network: its index spaces and what acts on them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+
+from pyro_bnn.symmetry.element import GroupElement
+
+
+@dataclass(frozen=True)
+class Factor:
+    """A factor of an axis: an index space, or a concatenation of products of spaces.
+
+    Attributes
+    ----------
+    size : int
+    space : str
+        Name of the space; empty for a concatenation.
+    parts : tuple of tuple of Factor
+        The parts of a concatenation.
+    """
+
+    size: int
+    space: str = ""
+    parts: tuple[tuple[Factor, ...], ...] = ()
+
+
+@dataclass(frozen=True)
+class Placement:
+    """An affine map from spaces to positions of an axis (one choice of parts).
+
+    Attributes
+    ----------
+    offset : int
+    spaces : tuple of str
+    sizes, strides : tuple of int
+    """
+
+    offset: int
+    spaces: tuple[str, ...]
+    sizes: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+def placements(axis: Sequence[Factor]) -> list[Placement]:
+    """Return every choice of parts along an axis, in order of position."""
+    result = [Placement(0, (), (), ())]
+    stride = 1
+    for factor in reversed(axis):
+        if factor.space:
+            choices = [Placement(0, (factor.space,), (factor.size,), (1,))]
+        else:
+            choices, start = [], 0
+            for part in factor.parts:
+                for inner in placements(part):
+                    offset = inner.offset + start
+                    choices.append(Placement(offset, inner.spaces, inner.sizes, inner.strides))
+                start += math.prod(f.size for f in part)
+        result = [
+            Placement(
+                left.offset * stride + right.offset,
+                left.spaces + right.spaces,
+                left.sizes + right.sizes,
+                tuple(s * stride for s in left.strides) + right.strides,
+            )
+            for left in choices
+            for right in result
+        ]
+        stride *= factor.size
+    return result
+
+
+@dataclass(frozen=True)
+class Space:
+    """An index space that symmetries act on.
+
+    Attributes
+    ----------
+    name : str
+    size : int
+    permutable : bool
+        Whether the weights' likelihood is invariant under its permutations.
+    over : str
+        Name of a space over which this one is fibred (a head, for the units within it): it has
+        one permutation for each point of that space. Empty for an ordinary space.
+    over_size : int
+        Number of points of the space below, 1 for an ordinary space.
+    sites : list of (str, int)
+        Sites and axes that the space runs through.
+    """
+
+    name: str
+    size: int
+    permutable: bool
+    sites: list[tuple[str, int]]
+    over: str = ""
+    over_size: int = 1
+
+
+@dataclass(frozen=True)
+class Term:
+    """One block of one site on which a family acts.
+
+    Attributes
+    ----------
+    site : str
+    block : tuple of int
+        The placement chosen on each axis.
+    axis, place : int
+        The factor that carries the family's space; -1 where the family is one number.
+    exponent : float
+        Power of the family's parameter that multiplies the block.
+    """
+
+    site: str
+    block: tuple[int, ...]
+    axis: int
+    place: int
+    exponent: float
+
+
+@dataclass(frozen=True)
+class Family:
+    """Scales or signs, one for each unit of a space (or one number for all).
+
+    Attributes
+    ----------
+    name : str
+    kind : str
+        ``scale`` or ``sign``.
+    space : str
+        Name of the space, empty for one number.
+    size : int
+        Number of parameters.
+    terms : tuple of Term
+    """
+
+    name: str
+    kind: str
+    space: str
+    size: int
+    terms: tuple[Term, ...]
+
+
+@dataclass(frozen=True)
+class SymmetryGroup:
+    """Transformations of the weights that leave the likelihood as it is.
+
+    Attributes
+    ----------
+    shapes : dict of str to tuple of int
+        Shape of every site.
+    layout : dict of str to list of axes
+        Every axis as a product of spaces.
+    dims : dict of str to tuple of str
+        A name for every axis; axes that share an index space share a name.
+    spaces : dict of str to Space
+        Hidden index spaces in order of computation.
+    families : dict of str to Family
+        Scales and signs.
+    unruled : dict of str to int
+        Operators without a rule, which pinned what they touched.
+    rejected : dict of str to float
+        Generators that failed the numerical certificate, with their relative error.
+    unused : tuple of str
+        Sites that do not enter the likelihood.
+    certificate : float
+        Largest relative error of the output under the accepted generators.
+    preserves_prior : dict of str to bool
+        For each generator, whether the prior density is invariant too (empty if unknown).
+    """
+
+    shapes: dict[str, tuple[int, ...]]
+    layout: dict[str, tuple[tuple[Factor, ...], ...]]
+    dims: dict[str, tuple[str, ...]]
+    spaces: dict[str, Space]
+    families: dict[str, Family] = field(default_factory=dict)
+    unruled: dict[str, int] = field(default_factory=dict)
+    rejected: dict[str, float] = field(default_factory=dict)
+    unused: tuple[str, ...] = ()
+    certificate: float = 0.0
+    preserves_prior: dict[str, bool] = field(default_factory=dict)
+
+    @property
+    def permutable(self) -> dict[str, Space]:
+        """The spaces whose points permute."""
+        return {name: space for name, space in self.spaces.items() if space.permutable}
+
+    def kind(self, kind: str) -> dict[str, Family]:
+        """Return the families of one kind, ``scale`` or ``sign``."""
+        return {name: f for name, f in self.families.items() if f.kind == kind}
+
+    @property
+    def log_order(self) -> float:
+        """Logarithm of the number of elements of the finite part."""
+        permutations = sum(
+            space.over_size * math.lgamma(space.size + 1) for space in self.permutable.values()
+        )
+        return permutations + math.log(2) * sum(f.size for f in self.kind("sign").values())
+
+    @property
+    def scale_dim(self) -> int:
+        """Dimension of the continuous part."""
+        return sum(family.size for family in self.kind("scale").values())
+
+    @property
+    def trivial(self) -> bool:
+        """Whether no symmetry was found."""
+        return not self.permutable and not self.families
+
+    def identity(self, batch: int = 1) -> GroupElement:
+        """Return the identity."""
+        return GroupElement(self, {}, {}, {}, batch)
+
+    def sample(
+        self, generator: torch.Generator | None = None, batch: int = 1, spread: float = 0.5
+    ) -> GroupElement:
+        """Draw elements: uniform permutations and signs, log scales normal.
+
+        Parameters
+        ----------
+        generator : torch.Generator, optional
+        batch : int
+            Number of elements.
+        spread : float
+            Standard deviation of the log scales.
+        """
+        permutations = {}
+        for name, space in self.permutable.items():
+            noise = torch.rand(
+                batch, space.over_size, space.size, generator=generator, dtype=torch.float64
+            )
+            order = noise.argsort(-1)
+            permutations[name] = order if space.over else order[:, 0]
+        log_scales = {
+            name: spread * torch.randn(batch, f.size, generator=generator, dtype=torch.float64)
+            for name, f in self.kind("scale").items()
+        }
+        signs = {
+            name: 1 - 2 * torch.randint(2, (batch, f.size), generator=generator)
+            for name, f in self.kind("sign").items()
+        }
+        return GroupElement(self, permutations, log_scales, signs, batch)
+
+    def to_json(self) -> str:
+        """Return the group as JSON."""
+        return json.dumps(asdict(self), separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> SymmetryGroup:
+        """Read a group written by `to_json`."""
+        raw = json.loads(text)
+        families = {}
+        for name, family in raw["families"].items():
+            terms = tuple(
+                Term(**{**term, "block": tuple(term["block"])}) for term in family["terms"]
+            )
+            families[name] = Family(**{**family, "terms": terms})
+        spaces = {}
+        for name, space in raw["spaces"].items():
+            sites = [(site, axis) for site, axis in space["sites"]]
+            spaces[name] = Space(**{**space, "sites": sites})
+        layout = {
+            site: tuple(_factors(axis) for axis in axes) for site, axes in raw["layout"].items()
+        }
+        return cls(
+            shapes={site: tuple(shape) for site, shape in raw["shapes"].items()},
+            layout=layout,
+            dims={site: tuple(dims) for site, dims in raw["dims"].items()},
+            spaces=spaces,
+            families=families,
+            unruled=raw["unruled"],
+            rejected=raw["rejected"],
+            unused=tuple(raw["unused"]),
+            certificate=raw["certificate"],
+            preserves_prior=raw["preserves_prior"],
+        )
+
+    def __str__(self) -> str:
+        """Return the group as a table."""
+        return "\n".join(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        if self.trivial:
+            yield f"No symmetry found in {len(self.shapes)} sites: the group is the identity."
+        else:
+            yield (
+                f"{len(self.permutable)} permutable index spaces, log |G| = {self.log_order:.1f}, "
+                f"{self.scale_dim} scales, certified to {self.certificate:.0e}"
+            )
+            rows = [("space", "size", "acts", "prior", "runs through")]
+            rows += [self._row(space) for space in self.spaces.values()]
+            loose = [f for f in self.families.values() if not f.space]
+            rows += [(f.name, "1", f.kind, self._prior([f.name]), _where(f)) for f in loose]
+            widths = [max(len(row[k]) for row in rows) for k in range(4)]
+            for row in rows:
+                cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+                yield "  ".join([*cells, row[4]]).rstrip()
+        if self.unused:
+            yield f"not in the likelihood: {', '.join(self.unused)}"
+        for name, count in self.unruled.items():
+            yield f"no rule for {name} ({count} calls): what it touches is pinned"
+        for name, error in self.rejected.items():
+            yield f"dropped {name}: it changes the output by {error:.1e}"
+
+    def _row(self, space: Space) -> tuple[str, str, str, str, str]:
+        acts = ["permute"] if space.permutable else []
+        own = [f for f in self.families.values() if f.space == space.name]
+        for kind in ("scale", "sign"):
+            number = sum(f.kind == kind for f in own)
+            if number:
+                acts.append(kind if number == 1 else f"{kind} x{number}")
+        where = ", ".join(f"{site}[{axis}]" for site, axis in space.sites[:6])
+        if len(space.sites) > 6:
+            where += f", ... ({len(space.sites)} axes)"
+        size = str(space.size) if not space.over else f"{space.size} in each {space.over}"
+        names = [f.name for f in own] + ([space.name] if space.permutable else [])
+        return space.name, size, " ".join(acts), self._prior(names), where
+
+    def _prior(self, names: Sequence[str]) -> str:
+        known = [self.preserves_prior[name] for name in names if name in self.preserves_prior]
+        if not known:
+            return "?"
+        return "kept" if all(known) else "changed" if not any(known) else "in part"
+
+
+def _where(family: Family) -> str:
+    return ", ".join(dict.fromkeys(term.site for term in family.terms))
+
+
+def _factors(axis: Sequence[Mapping[str, Any]]) -> tuple[Factor, ...]:
+    return tuple(
+        Factor(f["size"], f["space"], tuple(_factors(part) for part in f["parts"])) for f in axis
+    )

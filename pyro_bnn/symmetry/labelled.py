@@ -1,0 +1,261 @@
+"""The quotient of a trace: blocks of draws in, canonical draws and group elements out."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import xarray as xr
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pyro_bnn.errors import UserError
+from pyro_bnn.symmetry.computation import computation
+from pyro_bnn.symmetry.element import GroupElement
+from pyro_bnn.symmetry.group import SymmetryGroup
+from pyro_bnn.trace import GroupAppender, encode_attrs, open_trace
+
+if TYPE_CHECKING:
+    from pyro_bnn.symmetry.quotient import Quotient
+
+BLOCK_BYTES = 16 * 2**20
+CHECKED_DRAWS = 8
+LARGEST_ERROR = 1e-8
+SAMPLE_DIMS = ("chain", "draw")
+
+
+def apply(
+    quotient: Quotient, trace: xr.DataTree | str | Path, out: str | Path | None, source: Any
+) -> xr.DataTree | Path:
+    """Add the groups ``canonical_posterior`` and ``symmetry`` to a trace."""
+    if isinstance(trace, xr.DataTree):
+        posterior = posterior_of(trace, quotient.group)
+        attributes = _attributes(quotient, posterior, source)
+        blocks = list(_blocks(quotient, posterior, attributes))
+        result = trace.copy()
+        for name, k in (("canonical_posterior", 0), ("symmetry", 1)):
+            joined = xr.concat([pair[k] for pair in blocks], "draw", combine_attrs="override")
+            result[name] = xr.DataTree(joined)
+        return result
+    path = Path(trace)
+    path = path / "trace.nc" if path.is_dir() else path
+    if out is not None:
+        shutil.copyfile(path, out)
+        path = Path(out)
+    with open_trace(path) as opened:
+        posterior = posterior_of(opened, quotient.group)
+        attributes = _attributes(quotient, posterior, source)
+        with GroupAppender(path, "canonical_posterior", also=("symmetry",)) as appender:
+            for canonical, symmetry in _blocks(quotient, posterior, attributes):
+                appender.append(canonical)
+                appender.append(symmetry, group="symmetry")
+    return path
+
+
+def restore(trace: xr.DataTree) -> xr.Dataset:
+    """Return the original draws from the canonical ones and the stored elements.
+
+    Raises
+    ------
+    UserError
+        If the trace holds no quotient.
+    """
+    for name in ("canonical_posterior", "symmetry"):
+        if name not in trace.children:
+            raise UserError(f"the trace has no group {name!r}: apply a quotient to it first")
+    canonical = trace["canonical_posterior"].to_dataset()
+    symmetry = trace["symmetry"].to_dataset()
+    group = SymmetryGroup.from_json(symmetry.attrs["group"])
+    pieces = []
+    for block in _slices(canonical):
+        inside = canonical.isel(draw=block)
+        element = read_element(group, symmetry.isel(draw=block))
+        pieces.append(_with_sites(inside, element.inverse().apply(tensors(inside, group))))
+    return xr.concat(pieces, "draw") if pieces else canonical
+
+
+def posterior_of(trace: xr.DataTree, group: SymmetryGroup) -> xr.Dataset:
+    """Return the posterior of a trace, checked against the sites of a network."""
+    from pyro_bnn.symmetry.quotient import require_sites
+
+    if "posterior" not in trace.children:
+        raise UserError("the trace has no group 'posterior': was the run finished?")
+    posterior = trace["posterior"].to_dataset()
+    shapes = {
+        str(name): tuple(n for d, n in array.sizes.items() if d not in SAMPLE_DIMS)
+        for name, array in posterior.data_vars.items()
+    }
+    require_sites(group, shapes)
+    return posterior
+
+
+def tensors(data: xr.Dataset, group: SymmetryGroup) -> dict[str, Tensor]:
+    """Return the sites of a group as tensors ``(chain * draw, *shape)``."""
+    result = {}
+    for site, shape in group.shapes.items():
+        array = data[site].transpose(*SAMPLE_DIMS, ...).values
+        result[site] = torch.from_numpy(np.ascontiguousarray(array)).reshape(-1, *shape)
+    return result
+
+
+def element_dataset(element: GroupElement, like: xr.Dataset) -> xr.Dataset:
+    """Store group elements as variables over ``chain`` and ``draw``.
+
+    ``h0 (chain, draw, h0_unit)`` is the permutation of the space ``h0``; families of scales and
+    signs are named as the group names them, with underscores.
+    """
+    chains, draws = like.sizes["chain"], like.sizes["draw"]
+
+    def shaped(values: Tensor) -> NDArray[Any]:
+        whole = values.expand(chains * draws, *values.shape[1:]).cpu()
+        return whole.reshape(chains, draws, *values.shape[1:]).numpy()
+
+    group = element.group
+    variables: dict[str, tuple[tuple[str, ...], NDArray[Any]]] = {}
+    for name, space in group.permutable.items():
+        stored = element.permutations.get(name)
+        if stored is None:
+            stored = torch.arange(space.size).expand(
+                1, *(n for n in [space.over_size] if space.over), -1
+            )
+        dims: tuple[str, ...] = (
+            (f"{name}_unit",) if not space.over else (f"{space.over}_unit", f"{name}_unit")
+        )
+        variables[name] = ((*SAMPLE_DIMS, *dims), shaped(stored).astype(np.int32))
+    for name, family in group.families.items():
+        key = variable_name(name)
+        dims = (f"{family.space}_unit",) if family.space else ()
+        space_size = group.spaces[family.space].size if family.space else 1
+        if family.size != space_size:
+            dims = (f"{key}_parameter",)
+        if family.kind == "scale":
+            values = element.log_scales.get(name, torch.zeros(1, family.size, dtype=torch.float64))
+            array = shaped(values).astype(np.float64)
+        else:
+            array = shaped(element.signs.get(name, torch.ones(1, family.size))).astype(np.float32)
+        variables[key] = ((*SAMPLE_DIMS, *dims), array if dims else array[..., 0])
+    coords = {dim: like.coords[dim] for dim in SAMPLE_DIMS if dim in like.coords}
+    return xr.Dataset(variables, coords=coords)
+
+
+def read_element(group: SymmetryGroup, data: xr.Dataset) -> GroupElement:
+    """Read group elements written by `element_dataset`."""
+    batch = data.sizes["chain"] * data.sizes["draw"]
+
+    def flat(name: str) -> Tensor:
+        array = data[name].transpose(*SAMPLE_DIMS, ...).values
+        return torch.from_numpy(np.ascontiguousarray(array)).reshape(batch, *array.shape[2:])
+
+    permutations = {name: flat(name).long() for name in group.permutable}
+    families = {n: flat(variable_name(n)).reshape(batch, -1) for n in group.families}
+    scales = {n: families[n].double() for n in group.kind("scale")}
+    signs = {n: families[n].long() for n in group.kind("sign")}
+    return GroupElement(group, permutations, scales, signs, batch)
+
+
+def variable_name(family: str) -> str:
+    """Return the name of a family as a variable of a trace."""
+    kept = "".join(c if c.isalnum() else "_" for c in family)
+    return "_".join(part for part in kept.split("_") if part)
+
+
+def _blocks(
+    quotient: Quotient, posterior: xr.Dataset, attributes: Mapping[str, str | int | float]
+) -> Iterator[tuple[xr.Dataset, xr.Dataset]]:
+    """Run through a posterior in blocks of draws."""
+    group = quotient.group
+    for block in _slices(posterior):
+        inside = posterior.isel(draw=block).compute()
+        draws = tensors(inside, group)
+        result = quotient.reduce(draws)
+        canonical = _with_sites(inside, result.params)
+        canonical.attrs = dict(posterior.attrs)
+        symmetry = element_dataset(result.element, inside)
+        shape = inside.sizes["chain"], inside.sizes["draw"]
+        for name, values in (
+            ("not_finite", result.nan),
+            ("mass_before", mass(draws)),
+            ("mass_after", mass({site: result.params[site] for site in group.shapes})),
+        ):
+            symmetry[name] = (SAMPLE_DIMS, values.reshape(shape).double().numpy())
+        symmetry.attrs = dict(attributes)
+        yield canonical, symmetry
+
+
+def mass(params: Mapping[str, Tensor]) -> Tensor:
+    """Return the sum of squared weights of each draw, ``(batch,)`` in float64."""
+    return torch.stack(
+        [value.reshape(value.shape[0], -1).double().square().sum(-1) for value in params.values()]
+    ).sum(0)
+
+
+def _attributes(
+    quotient: Quotient, posterior: xr.Dataset, source: Any
+) -> dict[str, str | int | float]:
+    group = quotient.group
+    attributes = {
+        "group": group.to_json(),
+        "table": str(group),
+        "log_order": group.log_order,
+        "scale_dim": group.scale_dim,
+        "scaling": quotient.scaling or "none",
+        "sign": "positive" if quotient.sign else "none",
+        "permutation": quotient.permutation or "none",
+        "sort_rule": quotient.rule,
+    }
+    if source is not None:
+        attributes["function_error"] = _function_error(quotient, posterior, source)
+    return encode_attrs(attributes)
+
+
+def _function_error(quotient: Quotient, posterior: xr.Dataset, source: Any) -> float:
+    """Return the largest relative change of the network's output over a sample of draws.
+
+    Raises
+    ------
+    UserError
+        If the canonical draws are not the same function: the group is not that of `source`.
+    """
+    read = computation(source)
+    last = posterior.sizes["draw"] - 1
+    chosen = sorted({round(k * last / (CHECKED_DRAWS - 1)) for k in range(CHECKED_DRAWS)})
+    draws = tensors(posterior.isel(chain=slice(0, 1), draw=chosen).compute(), quotient.group)
+    wide = {site: value.double() for site, value in draws.items()}
+    result = quotient.reduce(wide)
+    worst = 0.0
+    for k in (~result.nan).nonzero().flatten().tolist():
+        before = read({site: value[k] for site, value in wide.items()})
+        after = read({site: result.params[site][k] for site in wide})
+        scale = before.abs().max().clamp_min(torch.finfo(torch.float64).tiny)
+        worst = max(worst, float((after - before).abs().max() / scale))
+    if not worst <= LARGEST_ERROR:
+        raise UserError(
+            f"the canonical draws change the output of the network by {worst:.1e} (relative): "
+            "the symmetry group was discovered on another network."
+        )
+    return worst
+
+
+def _slices(data: xr.Dataset) -> Iterator[slice]:
+    """Cut the draws into blocks of bounded size."""
+    draws = data.sizes["draw"]
+    each = max(sum(array.nbytes for array in data.data_vars.values()) // max(draws, 1), 1)
+    step = max(BLOCK_BYTES // each, 1)
+    for start in range(0, draws, step):
+        yield slice(start, min(start + step, draws))
+
+
+def _with_sites(block: xr.Dataset, params: Mapping[str, Tensor]) -> xr.Dataset:
+    """Return a block of draws with the values of some sites replaced."""
+    replaced: dict[str, xr.DataArray] = {}
+    for name, array in block.data_vars.items():
+        if str(name) in params:
+            inner = [dim for dim in array.dims if dim not in SAMPLE_DIMS]
+            whole = array.transpose(*SAMPLE_DIMS, *inner)
+            values = params[str(name)].reshape(whole.shape).numpy()
+            replaced[str(name)] = whole.copy(data=values)
+    return block.assign(replaced)

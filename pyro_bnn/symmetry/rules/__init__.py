@@ -1,0 +1,8 @@
+"""One rule per operator; importing this package fills the registry."""
+
+from __future__ import annotations
+
+from pyro_bnn.symmetry.rules import contraction, movement, pointwise, reduction
+from pyro_bnn.symmetry.rules.registry import RULES, Call
+
+__all__ = ["RULES", "Call", "contraction", "movement", "pointwise", "reduction"]
