@@ -109,6 +109,8 @@ def from_pyro(
     """
     program = _Program.of(source, model, model_args, model_kwargs)
     posterior = _posterior(source, num_samples, num_chains, program)
+    if isinstance(source, Mapping):
+        posterior = _without_plate_axes(posterior, {}, dims)
     observed = dict(observed_data or {})
     if not observed and program.runnable:
         observed = dict(program.observations())
@@ -254,7 +256,7 @@ def _without_plate_axes(
 ) -> dict[str, NDArray[Any]]:
     """Drop the axes of size 1 that ``Predictive`` puts in the place of a site's missing plates.
 
-    As many as the site has in the posterior, or names in `dims`, stay; else all do.
+    As many stay as the site has in the posterior, or names in `dims`; without either, all do.
     """
     result = {}
     for name, array in values.items():

@@ -17,7 +17,7 @@ from pyro_bnn.errors import UserError
 from pyro_bnn.trace import from_pyro, open_trace
 
 X = torch.linspace(-1, 1, 12)[:, None] * torch.tensor([1.0, 0.5])
-Y = X @ torch.tensor([1.0, -1.0]) + 0.1
+Y = X @ torch.tensor([1.0, -1.0]) + torch.tensor([0.6, -0.6]).repeat(6)
 
 
 def model(x, y=None):
@@ -37,7 +37,7 @@ def _seeded():
 @pytest.fixture(scope="module")
 def mcmc() -> MCMC:
     pyro.set_rng_seed(0)
-    sampler = MCMC(NUTS(model), num_samples=60, warmup_steps=40, disable_progbar=True)
+    sampler = MCMC(NUTS(model), num_samples=150, warmup_steps=50, disable_progbar=True)
     sampler.run(X, Y)
     return sampler
 
@@ -79,7 +79,7 @@ def test_arviz_runs_on_the_result(mcmc):
     assert arviz_stats.rhat(trace)["weight"].shape == (2,)
     assert (arviz_stats.ess(trace)["scale"] > 0).all()
     summary = arviz_stats.summary(trace, round_to="none")
-    assert list(summary.index) == ["weight[0]", "weight[1]", "scale"]
+    assert list(summary.index) == ["scale", "weight[0]", "weight[1]"]
     assert summary["mean"]["scale"] == pytest.approx(float(mcmc.get_samples()["scale"].mean()))
     assert np.isfinite(arviz_stats.loo(trace).elpd)
 
@@ -134,6 +134,16 @@ def test_draws_with_one_leading_axis():
         from_pyro(flat, num_chains=5)
 
 
+def test_predictive_output_as_the_posterior():
+    drawn = Predictive(model, num_samples=20, return_sites=["weight", "scale"])(X)
+    assert drawn["weight"].shape == (20, 1, 2)
+    dims = {"weight": ["feature"], "scale": []}
+    trace = from_pyro(drawn, num_chains=1, dims=dims, model=model, model_args=(X, Y))
+    np.testing.assert_array_equal(trace["posterior"]["weight"][0], drawn["weight"][:, 0])
+    expected = expected_log_likelihood(drawn["weight"][:, 0], drawn["scale"][:, 0])
+    np.testing.assert_allclose(trace["log_likelihood"]["y"][0], expected, rtol=1e-3, atol=1e-4)
+
+
 def test_predictive_groups(mcmc):
     samples = mcmc.get_samples()
     seen = Predictive(model, samples, return_sites=["y"])(X)
@@ -150,7 +160,7 @@ def test_predictive_groups(mcmc):
         pred_dims={"y": ["new"], "x": ["new", "feature"]},
         log_likelihood=False,
     )
-    assert dict(trace["posterior_predictive"].sizes) == {"chain": 1, "draw": 60, "y_dim_0": 12}
+    assert dict(trace["posterior_predictive"].sizes) == {"chain": 1, "draw": 150, "y_dim_0": 12}
     np.testing.assert_array_equal(trace["posterior_predictive"]["y"][0], seen["y"])
     assert trace["predictions"]["y"].dims == ("chain", "draw", "new")
     assert trace["predictions_constant_data"]["x"].dims == ("new", "feature")
@@ -158,7 +168,7 @@ def test_predictive_groups(mcmc):
     assert set(trace["prior"].data_vars) == {"weight", "scale"}
     assert set(trace["prior_predictive"].data_vars) == {"y", "mean"}
     assert trace["prior"]["weight"].shape == (1, 30, 2)
-    assert arviz_base.extract(trace, group="posterior_predictive").sizes["sample"] == 60
+    assert arviz_base.extract(trace, group="posterior_predictive").sizes["sample"] == 150
 
 
 def test_predictive_draws_follow_the_chains_of_the_posterior():
