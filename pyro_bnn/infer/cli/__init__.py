@@ -1,1 +1,1 @@
-"""infer/cli."""
+"""The command line: model script and recipe in, run directory out."""

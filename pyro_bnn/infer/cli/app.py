@@ -1,0 +1,264 @@
+"""The commands: ``pyro-bnn infer``, ``report`` and ``quotient``."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+
+from pyro_bnn.errors import UserError
+from pyro_bnn.infer.cli.host import idle_cores
+from pyro_bnn.infer.cli.rundir import RunDirectory, default_out
+from pyro_bnn.infer.cli.script import ModelScript, find_shipped
+from pyro_bnn.infer.recipe import Recipe
+
+__all__ = ["main", "main_infer"]
+
+_DEFAULT_MODEL = "models/digits_mlp.py"
+_DEFAULT_RECIPE = "hmc.toml"
+
+_options: dict[str, Any] = {"add_completion": False, "pretty_exceptions_enable": False}
+app = typer.Typer(
+    help="Bayesian neural networks in Pyro: from a model script to a report.",
+    no_args_is_help=True,
+    **_options,
+)
+alone = typer.Typer(**_options)
+
+
+@alone.command()
+@app.command()
+def infer(
+    model: Annotated[
+        Path | None, typer.Argument(help=f"Model script; {_DEFAULT_MODEL} by default.")
+    ] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(help="Recipe, a TOML file; inference/hmc.toml by default.")
+    ] = None,
+    chains: Annotated[int | None, typer.Option(help="run.chains of the recipe.")] = None,
+    draws: Annotated[int | None, typer.Option(help="run.draws of the recipe.")] = None,
+    warmup: Annotated[int | None, typer.Option(help="run.warmup of the recipe.")] = None,
+    seed: Annotated[int | None, typer.Option(help="run.seed of the recipe.")] = None,
+    device: Annotated[str | None, typer.Option(help="run.device of the recipe.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Run directory; a new one under runs/ by default.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any key of the recipe, repeatable."),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    no_report: Annotated[
+        bool, typer.Option("--no-report", help="Write summary.json but no report.html.")
+    ] = False,
+) -> None:
+    """Run a recipe on a model script: sample, quotient, judge.
+
+    Without arguments it infers a 64-32-10 network on scikit-learn's handwritten digits, in about
+    two minutes on two cores.
+
+    Example: pyro-bnn infer models/diabetes_mlp.py --chains 8 --draws 300 --out runs/diabetes
+    """
+    flags = {"chains": chains, "draws": draws, "warmup": warmup, "seed": seed, "device": device}
+    overrides = {f"run.{name}": value for name, value in flags.items() if value is not None}
+    overrides |= dict(_assignment(text) for text in settings or ())
+    _run(model, recipe, overrides, out, resume=resume, report_wanted=not no_report)
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="Run directory, or a NetCDF trace of any origin.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The HTML file; report.html beside the trace by default.")
+    ] = None,
+) -> None:
+    """Write summary.json and report.html of a finished run or of any trace.
+
+    Example: pyro-bnn report runs/diabetes
+    """
+    from pyro_bnn.diagnostics import summary_table
+    from pyro_bnn.infer.cli.stages import judge
+
+    trace = _trace_of(run)
+    if run.is_dir():
+        summary_file, report_file = run / "summary.json", out or run / "report.html"
+    else:
+        summary_file = trace.with_suffix(".summary.json")
+        report_file = out or trace.with_suffix(".report.html")
+    summary = judge(trace, summary_file, report_file)
+    console = _console()
+    console.print(summary_table(summary))
+    console.print(f"report     {report_file}")
+
+
+@app.command()
+def quotient(
+    run: Annotated[Path, typer.Argument(help="Run directory, or a NetCDF trace of any origin.")],
+    model: Annotated[
+        Path | None, typer.Option(help="Model script; that of the run by default.")
+    ] = None,
+) -> None:
+    """Find the symmetries of the network and put every draw in canonical form.
+
+    Adds the groups canonical_posterior and symmetry to the trace.
+
+    Example: pyro-bnn quotient trace.nc --model models/digits_mlp.py
+    """
+    from pyro_bnn.infer.cli.stages import declare
+    from pyro_bnn.infer.cli.stages import quotient as divide
+    from pyro_bnn.symmetry import discover
+
+    trace = _trace_of(run)
+    if model is None:
+        model = run / "model.py"
+        if not model.is_file():
+            raise UserError(f"{run} does not say which network it is of: name its --model script")
+    density, _ = declare(ModelScript.load(model), Recipe())
+    group = discover(density)
+    console = _console()
+    console.print(str(group), markup=False)
+    divide(group, density, trace)
+    console.print(f"quotient   groups canonical_posterior and symmetry in {trace}")
+
+
+def main() -> None:
+    """Run ``pyro-bnn``."""
+    _told_in_a_sentence(app)
+
+
+def main_infer() -> None:
+    """Run ``python -m pyro_bnn.infer``."""
+    _told_in_a_sentence(alone)
+
+
+def _told_in_a_sentence(command: Callable[[], Any]) -> None:
+    try:
+        command()
+    except UserError as error:
+        sentence = str(error)
+        print(f"pyro-bnn: {sentence[:1].lower()}{sentence[1:]}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _run(
+    model: Path | None,
+    recipe_file: Path | None,
+    overrides: dict[str, Any],
+    out: Path | None,
+    *,
+    resume: bool,
+    report_wanted: bool,
+) -> None:
+    started = time.perf_counter()
+    console = _console()
+    if resume and out is None:
+        raise UserError("--resume needs the directory of the run: name it with --out")
+    run = RunDirectory(out) if out is not None else None
+    if resume and run is not None:
+        script = ModelScript.load(model or _existing(run.model_file))
+        asked = _requested(recipe_file, overrides, run.recorded_recipe())
+        run.refuse_changes(asked, script)
+        recipe = run.recorded_recipe()
+    else:
+        script = ModelScript.load(model or _DEFAULT_MODEL)
+        recipe = _requested(recipe_file, overrides, None)
+        if recipe.run.threads == 0:
+            overrides = {**overrides, "run.threads": idle_cores()}
+            recipe = _requested(recipe_file, overrides, None)
+        run = run or RunDirectory(default_out(script.path, recipe.kernel.name))
+    torch.set_num_threads(recipe.run.threads)
+
+    from pyro_bnn.diagnostics import summary_table
+    from pyro_bnn.infer.cli.stages import declare, judge, quotient, record, sample
+    from pyro_bnn.symmetry import discover
+
+    density, data = declare(script, recipe)
+    settings = recipe.run
+    console.print(
+        f"model      {script.path}: {density.dim:,} weights, {len(data.train.x):,} rows"
+        + (f" of {data.name}" if data.name else "")
+    )
+    console.print(
+        f"recipe     {recipe.kernel.name}, {settings.chains} chains, {settings.warmup} + "
+        f"{settings.draws} draws, seed {settings.seed}, {settings.device}, "
+        f"{settings.threads} thread" + ("s" if settings.threads > 1 else "")
+    )
+    group = discover(density) if recipe.quotient.enabled else None
+    if group is not None:
+        units = ", ".join(f"{name}: {space.size}" for name, space in group.spaces.items())
+        console.print(
+            f"symmetry   hidden spaces {units or 'none'}; log |G| = {group.log_order:.1f}"
+        )
+    if not resume:
+        run.claim(recipe, script)
+    console.print(f"sampling   into {run.path}")
+    try:
+        mcmc = sample(density, group, recipe, run)
+    except KeyboardInterrupt:
+        console.print(f"stopped    every finished draw is saved; go on with --resume --out {run.path}")
+        sys.exit(130)
+    progress = mcmc.progress
+    seconds = progress.seconds_warmup + progress.seconds_sampling
+    console.print(
+        f"sampled    {seconds:.0f} s, {progress.gradients * settings.chains:,} gradients, "
+        f"{progress.divergences} divergences, path: {density.gradient_path}"
+    )
+    record(mcmc, density, data, recipe, run, script.path)
+    if group is not None:
+        quotient(group, density, run.trace_file)
+    console.print("judging    R-hat and ESS of weights, canonical weights and functions")
+    summary = judge(run.trace_file, run.summary_file, run.report_file if report_wanted else None)
+    console.print(summary_table(summary))
+    console.print(f"finished   {math.ceil(time.perf_counter() - started)} s, {run.summary_file}")
+    if report_wanted:
+        console.print(f"report     {run.report_file}")
+
+
+def _requested(path: Path | None, overrides: dict[str, Any], recorded: Recipe | None) -> Recipe:
+    """Return the recipe that the command line asks for; a resumed run's own where it is silent."""
+    if recorded is not None and path is None:
+        return Recipe.parse(recorded.model_dump(exclude_none=True), "the command line", overrides)
+    if path is not None and not path.is_file():
+        path = find_shipped("inference", path.name) or path
+    if path is None:
+        path = find_shipped("inference", _DEFAULT_RECIPE)
+    assert path is not None
+    return Recipe.read(path, overrides)
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise UserError(f"--set {text}: give it as KEY=VALUE, for example run.draws=300")
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value.strip()
+
+
+def _existing(model_file: Path) -> Path:
+    if not model_file.is_file():
+        raise UserError(f"{model_file.parent} holds no run to resume: name one with --out")
+    return model_file
+
+
+def _trace_of(run: Path) -> Path:
+    trace = run / "trace.nc" if run.is_dir() else run
+    if not trace.is_file():
+        raise UserError(
+            f"{run} has no finished trace: give a run directory with a trace.nc, or a NetCDF file"
+        )
+    return trace
+
+
+def _console() -> Console:
+    # Wrapped at 80 columns, plain where nobody watches: logs hold no colour codes.
+    return Console(width=80 if not sys.stdout.isatty() else None, highlight=False, soft_wrap=True)

@@ -1,0 +1,102 @@
+"""A run directory: claimed once, recognised when resumed."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+
+from pyro_bnn.errors import UserError
+from pyro_bnn.infer.cli.script import ModelScript
+from pyro_bnn.infer.recipe import Recipe
+
+__all__ = ["RunDirectory", "default_out"]
+
+_OWN_FILES = ("recipe.toml", "model.py", "state.safetensors", "segments", "trace.nc")
+
+
+def default_out(script: Path, kernel: str) -> Path:
+    """Name a new directory under ``runs/`` after the script, the method and the time."""
+    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    return Path("runs") / f"{script.stem}-{kernel}-{now}"
+
+
+class RunDirectory:
+    """The files of one run.
+
+    Parameters
+    ----------
+    path : Path
+        The directory, whether or not it exists.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.recipe_file = path / "recipe.toml"
+        self.model_file = path / "model.py"
+        self.trace_file = path / "trace.nc"
+        self.summary_file = path / "summary.json"
+        self.report_file = path / "report.html"
+
+    def claim(self, recipe: Recipe, script: ModelScript) -> None:
+        """Start a new run here: write down its recipe and its model.
+
+        Raises
+        ------
+        UserError
+            If the directory holds a run already, or cannot be written.
+        """
+        if any((self.path / name).exists() for name in _OWN_FILES):
+            raise UserError(
+                f"{self.path} already holds a run: go on with it by --resume, or choose another "
+                "directory with --out"
+            )
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.model_file.write_text(script.text, encoding="utf-8")
+            self.recipe_file.write_text(
+                f"# model: {script.path}\n\n{recipe.to_toml()}", encoding="utf-8"
+            )
+        except OSError as error:
+            raise UserError(
+                f"{self.path} cannot be written ({error.strerror}): choose another directory "
+                "with --out"
+            ) from error
+
+    def recorded_recipe(self) -> Recipe:
+        """Return the recipe that the run was started with.
+
+        Raises
+        ------
+        UserError
+            If there is no run here.
+        """
+        if not self.recipe_file.is_file():
+            raise UserError(
+                f"{self.path} holds no run to resume: start one without --resume, or name its "
+                "directory with --out"
+            )
+        return Recipe.read(self.recipe_file)
+
+    def refuse_changes(self, requested: Recipe, script: ModelScript) -> None:
+        """Check that a resumed run is the one that was started.
+
+        Raises
+        ------
+        UserError
+            If the model script or a setting differs; names the first one that does.
+        """
+        recorded = self.recorded_recipe().model_dump()
+        for table, values in requested.model_dump().items():
+            for name, value in values.items():
+                before = recorded[table].get(name)
+                chosen_at_start = table == "run" and name == "threads" and value == 0
+                if value != before and not chosen_at_start:
+                    raise UserError(
+                        f"the run in {self.path} was started with {table}.{name} = {before!r}, "
+                        f"not {value!r}: resume it unchanged, or start anew in another --out"
+                    )
+        if script.text != self.model_file.read_text(encoding="utf-8"):
+            raise UserError(
+                f"model script {script.path} has changed since the run in {self.path} was "
+                "started: undo the change, or start anew in another --out"
+            )

@@ -1,0 +1,165 @@
+"""The stages of a run, from a declared model to a report."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+import xarray as xr
+from torch import Tensor
+
+import pyro_bnn
+from pyro_bnn.data import Data
+from pyro_bnn.diagnostics import diagnose, summarize, write_report, write_summary
+from pyro_bnn.errors import UserError
+from pyro_bnn.infer.cli.rundir import RunDirectory
+from pyro_bnn.infer.cli.script import ModelScript
+from pyro_bnn.infer.mcmc import MCMC
+from pyro_bnn.infer.point_estimate import maximum_a_posteriori
+from pyro_bnn.infer.predict import Predictions, likelihood_kind, predict
+from pyro_bnn.infer.recipe import Recipe
+from pyro_bnn.logdensity import LogDensity
+from pyro_bnn.symmetry import Quotient, SymmetryGroup
+from pyro_bnn.trace import GroupAppender, assemble, open_trace
+
+__all__ = ["declare", "judge", "quotient", "record", "sample"]
+
+_BLOCK_BYTES = 2**25
+
+
+def declare(script: ModelScript, recipe: Recipe) -> tuple[LogDensity, Data]:
+    """Turn a script into a log density on the recipe's device and at its temperature."""
+    try:
+        data = script.data.to(recipe.run.device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"device '{recipe.run.device}' cannot be used: {reason}") from error
+    density = LogDensity(script.model, data.train.x, data.train.y)
+    tempered = density.tempered(
+        likelihood=recipe.run.likelihood_temperature, posterior=recipe.run.posterior_temperature
+    )
+    return tempered, data
+
+
+def sample(
+    density: LogDensity, group: SymmetryGroup | None, recipe: Recipe, run: RunDirectory
+) -> MCMC:
+    """Warm up and draw, streaming to the run directory; go on where an earlier attempt ended."""
+    mcmc = MCMC(
+        recipe.kernel.kernel(density),
+        num_samples=recipe.run.draws,
+        warmup_steps=recipe.run.warmup,
+        num_chains=recipe.run.chains,
+        seed=recipe.run.seed,
+        run_dir=run.path,
+        dims=None if group is None else group.dims,
+        segment_draws=recipe.run.segment_draws,
+    )
+    mcmc.run(resume=True)
+    return mcmc
+
+
+def record(
+    mcmc: MCMC, density: LogDensity, data: Data, recipe: Recipe, run: RunDirectory, model: Path
+) -> None:
+    """Join the segments into ``trace.nc``; add predictions and the point estimate."""
+    kind = likelihood_kind(density, data.test.x, data.test.y)
+    generator = torch.Generator(density.device).manual_seed(recipe.run.seed)
+    started = time.perf_counter()
+    point = maximum_a_posteriori(density, generator)
+    seconds_point = time.perf_counter() - started
+    fitted = predict(density, point, data.test.x, data.test.y)
+    attributes = {
+        "model": model.stem,
+        "model_script": str(model),
+        "data": data.name,
+        "recipe": recipe.to_toml(),
+        "method": recipe.kernel.name,
+        "seed": recipe.run.seed,
+        "device": recipe.run.device,
+        "threads": torch.get_num_threads(),
+        "gradient_path": density.gradient_path,
+        "creation_library": "pyro_bnn",
+        "creation_library_version": pyro_bnn.__version__,
+        "created_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "seconds_warmup": mcmc.progress.seconds_warmup,
+        "seconds_sampling": mcmc.progress.seconds_sampling,
+        "seconds_point_estimate": seconds_point,
+        "gradients": mcmc.progress.gradients * recipe.run.chains,
+    }
+    truth = xr.Dataset({"y": _labelled(data.test.y, "test")})
+    extra = {
+        "observed_data": xr.Dataset({"y": _labelled(data.train.y, "train")}),
+        "predictions_constant_data": truth,
+        "point_estimate": _point_dataset(fitted, kind),
+    }
+    assemble(run.path, attributes, extra)
+    with (
+        open_trace(run.trace_file) as trace,
+        GroupAppender(run.trace_file, "predictions") as out,
+    ):
+        for block in _predicted(trace["posterior"].to_dataset(), density, data, kind):
+            out.append(block)
+
+
+def quotient(group: SymmetryGroup, density: LogDensity, trace: Path) -> None:
+    """Add ``canonical_posterior`` and ``symmetry`` to a trace."""
+    Quotient(group).apply(trace, source=density)
+
+
+def judge(trace_file: Path, summary_file: Path, report_file: Path | None) -> dict[str, object]:
+    """Write the summary, and the report if it is wanted; return the summary."""
+    with open_trace(trace_file) as trace:
+        found = diagnose(trace)
+        summary = dict(summarize(trace, found))
+        write_summary(summary_file, summary)
+        if report_file is not None:
+            write_report(trace, report_file, found)
+    return summary
+
+
+def _predicted(
+    posterior: xr.Dataset, density: LogDensity, data: Data, kind: str
+) -> Iterator[xr.Dataset]:
+    """Predictions on the test split, a block of draws at a time."""
+    chains, draws = posterior.sizes["chain"], posterior.sizes["draw"]
+    classes = 1 if kind != "categorical" else int(data.train.y.max()) + 1
+    row = 8 * chains * (len(data.test.x) * (classes + 2) + density.dim)
+    step = max(1, _BLOCK_BYTES // row)
+    for start in range(0, draws, step):
+        block = posterior.isel(draw=slice(start, start + step)).load()
+        values = {
+            name: torch.from_numpy(block[name].to_numpy()).flatten(0, 1).to(density.device)
+            for name in density.sites
+        }
+        found = predict(density, values, data.test.x, data.test.y)
+        width = block.sizes["draw"]
+        yield xr.Dataset(
+            {
+                name: (
+                    ("chain", "draw", "test", "class")[: tensor.ndim + 1],
+                    tensor.unflatten(0, (chains, width)).cpu().numpy(),
+                )
+                for name, tensor in found._asdict().items()
+                if tensor is not None
+            },
+            coords={"chain": block["chain"], "draw": block["draw"]},
+            attrs={"likelihood": kind},
+        )
+
+
+def _point_dataset(found: Predictions, kind: str) -> xr.Dataset:
+    variables = {
+        name: (("test", "class")[: tensor.ndim - 1], tensor[0].cpu().numpy())
+        for name, tensor in found._asdict().items()
+        if tensor is not None
+    }
+    return xr.Dataset(variables, attrs={"likelihood": kind})
+
+
+def _labelled(values: Tensor, rows: str) -> xr.DataArray:
+    names = [rows, *(f"y_dim_{axis}" for axis in range(values.ndim - 1))]
+    return xr.DataArray(values.cpu().numpy(), dims=names)

@@ -1,0 +1,111 @@
+"""What a batch of draws says of each datum: densities, means and distribution functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.distributions.torch_distribution import MaskedDistribution
+from torch import Tensor
+from torch.func import vmap
+
+from pyro_bnn.errors import UserError
+from pyro_bnn.logdensity import LogDensity
+
+__all__ = ["Predictions", "likelihood_kind", "predict"]
+
+
+class Predictions(NamedTuple):
+    """The predictive distribution of each datum under each draw.
+
+    Attributes
+    ----------
+    log_predictive : Tensor
+        log p(y_i | x_i, theta), ``(draw, data)``.
+    mean : Tensor
+        Class probabilities ``(draw, data, class)``, the probability of a one, or the mean of a
+        continuous likelihood, both ``(draw, data)``.
+    cdf : Tensor or None
+        P(Y <= y_i | x_i, theta), ``(draw, data)``, of continuous likelihoods that have it.
+    """
+
+    log_predictive: Tensor
+    mean: Tensor
+    cdf: Tensor | None
+
+
+def likelihood_kind(density: LogDensity, x: Tensor, y: Tensor) -> str:
+    """Return ``"categorical"``, ``"bernoulli"`` or ``"continuous"``.
+
+    Raises
+    ------
+    UserError
+        If the model observes nothing, or its likelihood does not factorise over the data.
+    """
+    values = {name: torch.zeros(site.unconstrained_shape) for name, site in density.sites.items()}
+    position = density.flatten({name: v[None].to(density.device) for name, v in values.items()})
+    point = {n: v[0] for n, v in density.constrain(position.to(density.dtype)).items()}
+    node = _observed(density, point, x, y)
+    if node["log_prob"].shape != y.shape[:1]:
+        raise UserError(
+            f"site '{node['name']}' has a log probability of shape "
+            f"{tuple(node['log_prob'].shape)}, not one a row ({len(y)}): observe it inside of "
+            "pyro.plate('data', x.shape[0]), with .to_event(1) if a row has several values"
+        )
+    base = _base(node["fn"])
+    if isinstance(base, dist.Categorical):
+        return "categorical"
+    return "bernoulli" if isinstance(base, dist.Bernoulli) else "continuous"
+
+
+def predict(
+    density: LogDensity, values: Mapping[str, Tensor], x: Tensor, y: Tensor
+) -> Predictions:
+    """Evaluate the predictive distribution of held-out data for a batch of draws.
+
+    Parameters
+    ----------
+    density : LogDensity
+        Of the model ``model(x, y)``.
+    values : mapping
+        Constrained site values ``(draw, *shape)``.
+    x, y : Tensor
+        Inputs and targets ``(data, ...)``.
+    """
+    names = tuple(density.sites)
+
+    def one(*point: Tensor) -> tuple[Tensor, ...]:
+        node = _observed(density, dict(zip(names, point, strict=True)), x, y)
+        base = _base(node["fn"])
+        discrete = isinstance(base, dist.Categorical | dist.Bernoulli)
+        mean = base.probs if discrete else node["fn"].mean
+        parts: tuple[Tensor, ...] = (node["log_prob"], mean)
+        if not discrete and base.event_shape == () and y.ndim == 1:
+            try:
+                parts = (*parts, base.cdf(y))
+            except NotImplementedError:
+                return parts
+        return parts
+
+    with pyro.validation_enabled(False), torch.no_grad():
+        log_predictive, mean, *rest = vmap(one)(*(values[name] for name in names))
+    return Predictions(log_predictive, mean, rest[0] if rest else None)
+
+
+def _observed(
+    density: LogDensity, point: Mapping[str, Tensor], x: Tensor, y: Tensor
+) -> dict[str, Any]:
+    if not density.observed:
+        raise UserError("the model observes nothing: pass obs=y to the likelihood's pyro.sample")
+    trace = density.trace_at(point, x, y)
+    node: dict[str, Any] = trace.nodes[density.observed[-1]]
+    return node
+
+
+def _base(distribution: Any) -> Any:
+    while isinstance(distribution, dist.Independent | MaskedDistribution):
+        distribution = distribution.base_dist
+    return distribution

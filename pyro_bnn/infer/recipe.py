@@ -1,0 +1,198 @@
+"""A recipe: one inference method with its settings, as a validated TOML file."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pyro_bnn.errors import UserError
+from pyro_bnn.infer.kernels.hmc import HMC
+from pyro_bnn.infer.kernels.kernel import Kernel
+from pyro_bnn.infer.kernels.nuts import NUTS
+from pyro_bnn.logdensity import LogDensity
+
+__all__ = ["HMCSettings", "NUTSSettings", "QuotientSettings", "Recipe", "RunSettings"]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _KernelSettings(_Table):
+    step_size: float = Field(0.1, gt=0, description="First step size of the leapfrog integrator.")
+    adapt_step_size: bool = Field(True, description="Adapt the step size during warm-up.")
+    adapt_mass_matrix: bool = Field(True, description="Adapt the mass matrix during warm-up.")
+    full_mass: bool = Field(False, description="Dense mass matrix; for up to some 500 weights.")
+    target_accept_prob: float = Field(
+        0.8, gt=0, lt=1, description="Mean acceptance rate that the step size aims at."
+    )
+
+
+class HMCSettings(_KernelSettings):
+    """Table ``[kernel]`` of a recipe with ``name = "hmc"``."""
+
+    name: Literal["hmc"] = Field("hmc", description="Hamiltonian Monte Carlo.")
+    num_steps: int | None = Field(None, ge=1, description="Leapfrog steps of a draw.")
+    trajectory_length: float | None = Field(
+        None, gt=0, description="Length of a trajectory, instead of num_steps; 2 pi by default."
+    )
+    jitter: float = Field(
+        0.0, ge=0, lt=1, description="Relative spread of the number of steps from draw to draw."
+    )
+
+    def kernel(self, density: LogDensity) -> Kernel:
+        """Build the kernel."""
+        return HMC(density, **self.model_dump(exclude={"name"}))
+
+
+class NUTSSettings(_KernelSettings):
+    """Table ``[kernel]`` of a recipe with ``name = "nuts"``."""
+
+    name: Literal["nuts"] = Field("nuts", description="The no-U-turn sampler.")
+    max_tree_depth: int = Field(10, ge=1, description="At most 2**depth - 1 leapfrog steps.")
+
+    def kernel(self, density: LogDensity) -> Kernel:
+        """Build the kernel."""
+        return NUTS(density, **self.model_dump(exclude={"name"}))
+
+
+class RunSettings(_Table):
+    """Table ``[run]`` of a recipe."""
+
+    chains: int = Field(16, ge=1, description="Chains, moved together as one batch.")
+    draws: int = Field(150, ge=1, description="Draws of each chain after warm-up.")
+    warmup: int = Field(150, ge=0, description="Steps of warm-up.")
+    seed: int = Field(0, ge=0, description="Of every random number of the run.")
+    device: str = Field("cpu", description="torch device: cpu, cuda, cuda:1, ...")
+    threads: int = Field(
+        0, ge=0, description="CPU threads; 0 uses the idle cores, as counted at the start."
+    )
+    segment_draws: int = Field(
+        50, ge=1, description="Draws between two saves; a kill loses at most these."
+    )
+    likelihood_temperature: float = Field(
+        1.0, gt=0, description="Divides the log likelihood alone."
+    )
+    posterior_temperature: float = Field(
+        1.0, gt=0, description="Divides the log posterior; below 1, a cold posterior."
+    )
+
+
+class QuotientSettings(_Table):
+    """Table ``[quotient]`` of a recipe."""
+
+    enabled: bool = Field(True, description="Discover the symmetries and divide them out.")
+
+
+Settings = Annotated[HMCSettings | NUTSSettings, Field(discriminator="name")]
+
+
+class Recipe(_Table):
+    """One method: a kernel, how long it runs, and how its draws are put in canonical form.
+
+    Attributes
+    ----------
+    kernel : HMCSettings or NUTSSettings
+        The sampler.
+    run : RunSettings
+        Chains, draws, seed, device.
+    quotient : QuotientSettings
+        The canonical form.
+    """
+
+    kernel: Settings = Field(default_factory=HMCSettings)
+    run: RunSettings = Field(default_factory=RunSettings)
+    quotient: QuotientSettings = Field(default_factory=QuotientSettings)
+
+    @classmethod
+    def read(cls, path: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
+        """Read a TOML file and lay single values over it.
+
+        Parameters
+        ----------
+        path : Path
+            The file.
+        overrides : mapping, optional
+            Dotted keys (``"run.chains"``) to values.
+
+        Raises
+        ------
+        UserError
+            If the file is missing or not TOML, a key is unknown or a value out of range; the
+            sentence names the file, the key and, for unknown keys, the nearest known one.
+        """
+        try:
+            tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise UserError(f"recipe {path} cannot be read: {error.strerror}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise UserError(f"recipe {path} is not valid TOML: {error}") from error
+        return cls.parse(tables, str(path), overrides)
+
+    @classmethod
+    def parse(
+        cls, tables: dict[str, Any], source: str, overrides: Mapping[str, Any] | None = None
+    ) -> Recipe:
+        """Validate tables that `source` gave, single values laid over them; see `read`."""
+        for key, value in (overrides or {}).items():
+            table, _, name = key.rpartition(".")
+            tables.setdefault(table, {})
+            if not table or not isinstance(tables[table], dict):
+                raise UserError(_unknown(key, "the command line", cls._known_keys()))
+            tables[table][name] = value
+        try:
+            return cls.model_validate(tables)
+        except ValidationError as error:
+            raise UserError(_sentence(error, source, cls._known_keys())) from error
+
+    def to_toml(self) -> str:
+        """Return every setting, defaults included, as TOML."""
+        lines: list[str] = []
+        for table, values in self.model_dump(exclude_none=True).items():
+            lines += [f"[{table}]", *(f"{k} = {json.dumps(v)}" for k, v in values.items()), ""]
+        return "\n".join(lines)
+
+    @classmethod
+    def documentation(cls) -> list[tuple[str, str, str]]:
+        """List every key with its default and its meaning."""
+        tables = (
+            ("kernel", HMCSettings),
+            ("kernel", NUTSSettings),
+            ("run", RunSettings),
+            ("quotient", QuotientSettings),
+        )
+        rows: dict[str, tuple[str, str, str]] = {}
+        for table, settings in tables:
+            for name, field in settings.model_fields.items():
+                key = f"{table}.{name}"
+                rows.setdefault(key, (key, repr(field.default), field.description or ""))
+        return list(rows.values())
+
+    @classmethod
+    def _known_keys(cls) -> list[str]:
+        return [key for key, _, _ in cls.documentation()]
+
+
+def _sentence(error: ValidationError, source: str, known: list[str]) -> str:
+    first = error.errors()[0]
+    # The discriminator's value stands in the location of kernel keys: ("kernel", "hmc", "jitter").
+    path = [str(part) for part in first["loc"] if part not in ("hmc", "nuts")]
+    key = ".".join(path)
+    if first["type"] == "extra_forbidden":
+        return _unknown(key, source, known)
+    if first["type"].startswith("union_tag"):
+        return f"{source}: kernel.name is missing or unknown; the kernels are 'hmc' and 'nuts'"
+    message = first["msg"][:1].lower() + first["msg"][1:]
+    return f"{source}: {key} = {first['input']!r}: {message}"
+
+
+def _unknown(key: str, source: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(key, known, 1, cutoff=0.4)
+    hint = f"did you mean '{near[0]}'?" if near else f"the keys are {', '.join(known)}"
+    return f"{source}: unknown key '{key}'; {hint}"
