@@ -177,7 +177,7 @@ class _Program:
             found = getattr(getattr(source, "kernel", None), "model", None)
             if args or kwargs:
                 return cls(found, args, kwargs or {})
-            # Pyro drops neither the arguments of run() nor names them publicly.
+            # Pyro keeps the arguments of run() under private names only.
             known = getattr(source, "_args", None)
             return cls(
                 found if known is not None else None,
