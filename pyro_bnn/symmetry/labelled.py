@@ -178,6 +178,8 @@ def _blocks(
         shape = inside.sizes["chain"], inside.sizes["draw"]
         for name, values in (
             ("not_finite", result.nan),
+            ("imbalance", result.residual),
+            ("degenerate_units", result.degenerate),
             ("mass_before", mass(draws)),
             ("mass_after", mass({site: result.params[site] for site in group.shapes})),
         ):

@@ -14,10 +14,11 @@ from torch import Tensor
 from pyro_bnn.errors import UserError
 from pyro_bnn.symmetry.element import GroupElement
 from pyro_bnn.symmetry.group import SymmetryGroup
+from pyro_bnn.symmetry.scaling import Scaled, min_mass, unit_norm
 from pyro_bnn.symmetry.sign import positive
 from pyro_bnn.symmetry.sort import Rule, sort
 
-Scaling = Literal["unit-norm"]
+Scaling = Literal["min-mass", "unit-norm"]
 Permutation = Literal["sort"]
 
 
@@ -33,11 +34,19 @@ class Canonical:
         What was applied to the draws.
     nan : Tensor
         ``(batch,)``, draws with a weight that is not finite: left as they are.
+    residual : Tensor
+        ``(batch,)``, largest relative imbalance of incoming and outgoing mass that is left by
+        the minimum of mass.
+    degenerate : Tensor
+        ``(batch,)``, number of units whose mass has no minimum (nothing comes in, or nothing
+        goes out): they are scaled to unit mass.
     """
 
     params: dict[str, Tensor]
     element: GroupElement
     nan: Tensor
+    residual: Tensor
+    degenerate: Tensor
 
 
 class Quotient:
@@ -50,14 +59,20 @@ class Quotient:
     Parameters
     ----------
     group : SymmetryGroup
-    scaling : {"unit-norm"}, optional
-        Representative of the scales; None leaves them alone.
+    scaling : {"min-mass", "unit-norm"}, optional
+        Representative of the scales: the least sum of squared weights, or incoming weights of
+        norm one; None leaves them alone.
     sign : bool
         Whether to settle signs.
     permutation : {"sort"}, optional
         Representative of the permutations; None leaves them alone.
     rule : {"first", "max", "mean", "norm"}
         What units are sorted by.
+    precision : dict of str to float, optional
+        Weight of each site's squares in the mass: with the prior precisions, min-mass is the
+        most probable point of the orbit.
+    biases : bool
+        Whether sites with one axis count in the mass.
 
     Raises
     ------
@@ -81,10 +96,12 @@ class Quotient:
         self,
         group: SymmetryGroup,
         *,
-        scaling: Scaling | None = None,
+        scaling: Scaling | None = "min-mass",
         sign: bool = True,
         permutation: Permutation | None = "sort",
         rule: Rule = "first",
+        precision: Mapping[str, float] | None = None,
+        biases: bool = True,
     ) -> None:
         _one_of("scaling", scaling, get_args(Scaling))
         _one_of("permutation", permutation, get_args(Permutation))
@@ -94,6 +111,8 @@ class Quotient:
         self.sign = sign
         self.permutation = permutation
         self.rule = rule
+        self.precision = dict(precision or {})
+        self.biases = biases
 
     def canonicalize(self, params: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], GroupElement]:
         """Map draws to their representatives.
@@ -124,13 +143,16 @@ class Quotient:
         batch = nan.shape[0]
         element = self.group.identity(batch)
         if self.group.trivial or batch == 0:
-            return Canonical(dict(params), element, nan)
+            return Canonical(dict(params), element, nan, torch.zeros(batch), torch.zeros(batch))
         working = {
-            site: _at_least_float32(params[site]).masked_fill(
-                nan.reshape(-1, *[1] * (params[site].ndim - 1)), 0.0
-            )
+            site: params[site]
+            .double()
+            .masked_fill(nan.reshape(-1, *[1] * (params[site].ndim - 1)), 0.0)
             for site in self.group.shapes
         }
+        scaled = self._scaled(working)
+        working = scaled.element.apply(working)
+        element = scaled.element
         if self.sign:
             working, step = positive(self.group, working)
             element = step @ element
@@ -138,7 +160,7 @@ class Quotient:
             working, step = sort(self.group, working, self.rule)
             element = step @ element
         element = _spare(element, nan)
-        return Canonical(element.apply(params), element, nan)
+        return Canonical(element.apply(params), element, nan, scaled.residual, scaled.degenerate)
 
     def apply(
         self,
@@ -181,6 +203,14 @@ class Quotient:
 
         return labelled.restore(trace)
 
+    def _scaled(self, params: Mapping[str, Tensor]) -> Scaled:
+        if self.scaling == "min-mass":
+            return min_mass(self.group, params, precision=self.precision, biases=self.biases)
+        if self.scaling == "unit-norm":
+            return unit_norm(self.group, params)
+        batch = next(iter(params.values())).shape[0]
+        return Scaled(self.group.identity(batch), torch.zeros(batch), torch.zeros(batch))
+
     def _check(self, params: Mapping[str, Tensor]) -> None:
         require_sites(self.group, {site: tuple(t.shape[1:]) for site, t in params.items()})
 
@@ -222,10 +252,6 @@ def require_sites(group: SymmetryGroup, shapes: Mapping[str, tuple[int, ...]]) -
 def _one_of(name: str, value: str | None, allowed: tuple[str, ...]) -> None:
     if value is not None and value not in allowed:
         raise UserError(f"{name} {value!r} is not one of {', '.join(map(repr, allowed))}")
-
-
-def _at_least_float32(tensor: Tensor) -> Tensor:
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def _spare(element: GroupElement, nan: Tensor) -> GroupElement:

@@ -17,7 +17,7 @@ from pyro_bnn.symmetry import Quotient, discover
 from pyro_bnn.symmetry.computation import computation
 from pyro_bnn.trace import open_trace, site_dataset
 
-ACTIVATIONS = [nn.Tanh, nn.SiLU, nn.Softsign]
+ACTIVATIONS = [nn.ReLU, nn.Tanh, nn.SiLU, nn.LeakyReLU, nn.Softsign, nn.Identity]
 DRAWS = 20
 
 

@@ -1,0 +1,327 @@
+"""Matrix balancing: the minimum of a sum of exponentials over the orbits of a scaling group.
+
+A graph has one node for each free scale and a ground. An edge of squared weight ``a`` between
+units ``i`` and ``j`` contributes ``a exp(2 (e_i u_i + e_j u_j))``; the sum is convex in the log
+scales ``u`` and has one minimum where every unit has as much incoming as outgoing mass
+(Osborne, 1960). One sweep minimises over all units of one space at once, space after space;
+a Newton step on one number for each space then removes the slow modes, so that the number of
+sweeps does not grow with depth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+CHUNK_ENTRIES = 1 << 20
+LARGEST_STEP = 2.0
+
+
+@dataclass(frozen=True)
+class Edge:
+    """Edges between the units of up to a few spaces.
+
+    Attributes
+    ----------
+    nodes : tuple of int
+        The spaces; one for edges to the ground.
+    exponents : tuple of float
+        Exponent of each space's scales.
+    mass : Tensor
+        Squared weights, ``(batch, size of each node)``.
+    """
+
+    nodes: tuple[int, ...]
+    exponents: tuple[float, ...]
+    mass: Tensor
+
+    def take(self, index: Tensor | slice) -> Edge:
+        """Return the edges of some draws."""
+        return Edge(self.nodes, self.exponents, self.mass[index])
+
+
+@dataclass(frozen=True)
+class Balanced:
+    """The result of balancing.
+
+    Attributes
+    ----------
+    log_scales : list of Tensor
+        ``(batch, size)`` for each node.
+    residual : Tensor
+        ``(batch,)``, largest relative difference between incoming and outgoing mass.
+    degenerate : list of Tensor
+        ``(batch, size)`` for each node: units whose mass has no minimum, because nothing comes
+        in or nothing goes out. They are scaled to unit mass instead.
+    sweeps : int
+        Sweeps of the slowest draw.
+    """
+
+    log_scales: list[Tensor]
+    residual: Tensor
+    degenerate: list[Tensor]
+    sweeps: int
+
+
+def balance(
+    edges: Sequence[Edge],
+    sizes: Sequence[int],
+    tolerance: float = 1e-12,
+    max_sweeps: int = 2000,
+    coarse: bool = True,
+) -> Balanced:
+    """Minimise the mass over all log scales, for every draw.
+
+    Parameters
+    ----------
+    edges : sequence of Edge
+        In float64.
+    sizes : sequence of int
+        Number of units of each node.
+    tolerance : float
+        Relative difference of incoming and outgoing mass at which a draw is done.
+    max_sweeps : int
+        Sweeps after which a draw is left as it is.
+    coarse : bool
+        Whether to take the Newton step on one number for each node after each sweep.
+
+    Returns
+    -------
+    Balanced
+    """
+    batch = edges[0].mass.shape[0] if edges else 0
+    entries = max(sum(edge.mass[0].numel() for edge in edges), 1) if batch else 1
+    step = max(CHUNK_ENTRIES // entries, 1)
+    chunks = [
+        _balance_chunk(
+            [edge.take(slice(s, s + step)) for edge in edges], sizes, tolerance, max_sweeps, coarse
+        )
+        for s in range(0, batch, step)
+    ]
+    nodes = range(len(sizes))
+    return Balanced(
+        [torch.cat([c.log_scales[k] for c in chunks]) for k in nodes],
+        torch.cat([c.residual for c in chunks]) if chunks else torch.zeros(0),
+        [torch.cat([c.degenerate[k] for c in chunks]) for k in nodes],
+        max((c.sweeps for c in chunks), default=0),
+    )
+
+
+def _balance_chunk(
+    edges: Sequence[Edge],
+    sizes: Sequence[int],
+    tolerance: float,
+    max_sweeps: int,
+    coarse: bool,
+) -> Balanced:
+    edges = [_without_loops(edge) for edge in edges]
+    batch = edges[0].mass.shape[0]
+    like = edges[0].mass
+    degenerate = _degenerate(edges, sizes)
+    live = [_masked(edge, degenerate) for edge in edges]
+    scales = [like.new_zeros(batch, n) for n in sizes]
+    residual = like.new_full((batch,), torch.inf)
+    active = torch.arange(batch, device=like.device)
+    here, u = list(live), [s.clone() for s in scales]
+    sweeps = 0
+    while len(active) and sweeps < max_sweeps:
+        worst = sweep(here, u)
+        sweeps += 1
+        residual[active] = worst
+        done = worst <= tolerance
+        if done.any():
+            for full, part in zip(scales, u, strict=True):
+                full[active[done]] = part[done]
+            active = active[~done]
+            here = [edge.take(~done) for edge in here]
+            u = [part[~done] for part in u]
+        if coarse and len(active) and len(sizes) > 1:
+            coarse_step(here, u)
+    for full, part in zip(scales, u, strict=True):
+        full[active] = part
+    if any(bool(mask.any()) for mask in degenerate):
+        _unit_mass(edges, scales, degenerate)
+    return Balanced(scales, residual, degenerate, sweeps)
+
+
+def sweep(edges: Sequence[Edge], u: list[Tensor]) -> Tensor:
+    """Minimise exactly over the units of each node in turn, in place.
+
+    Returns
+    -------
+    Tensor
+        ``(batch,)``, the largest relative imbalance met on the way.
+    """
+    worst = u[0].new_zeros(u[0].shape[0])
+    for node in range(len(u)):
+        masses = node_masses(edges, u, node)
+        if not masses:
+            continue
+        delta, imbalance = minimum(masses)
+        if any(edge.nodes.count(node) > 1 for edge in edges):
+            delta = delta / 2
+        u[node] += delta
+        worst = torch.maximum(worst, imbalance.amax(-1))
+    return worst
+
+
+def node_masses(edges: Sequence[Edge], u: Sequence[Tensor], node: int) -> dict[float, Tensor]:
+    """Return the scaled mass of each unit of a node by exponent, ``(batch, size)``."""
+    masses: dict[float, Tensor] = {}
+    for edge in edges:
+        for place, owner in enumerate(edge.nodes):
+            if owner == node:
+                exponent = edge.exponents[place]
+                share = _contract(edge, u, place)
+                masses[exponent] = masses[exponent] + share if exponent in masses else share
+    return masses
+
+
+def minimum(masses: dict[float, Tensor]) -> tuple[Tensor, Tensor]:
+    """Minimise ``sum_e masses[e] exp(2 e delta)`` for every unit.
+
+    Returns
+    -------
+    delta : Tensor
+        ``(batch, size)``, zero for units without a minimum.
+    imbalance : Tensor
+        ``(batch, size)``, ``|incoming - outgoing| / (incoming + outgoing)`` at zero.
+    """
+    like = next(iter(masses.values()))
+    inward = sum((e * m for e, m in masses.items() if e > 0), like.new_zeros(()))
+    outward = sum((-e * m for e, m in masses.items() if e < 0), like.new_zeros(()))
+    inward, outward = inward.expand_as(like), outward.expand_as(like)
+    bounded = (inward > 0) & (outward > 0)
+    safe_in, safe_out = inward.where(bounded, 1.0), outward.where(bounded, 1.0)
+    imbalance = (safe_in - safe_out).abs() / (safe_in + safe_out)
+    up = max((e for e in masses if e > 0), default=1.0)
+    down = max((-e for e in masses if e < 0), default=1.0)
+    delta = (safe_out.log() - safe_in.log()) / (2 * (up + down))
+    if len(masses) > 2:
+        for _ in range(20):
+            terms = {e: m * (2 * e * delta).exp() for e, m in masses.items()}
+            slope = sum((2 * e * m for e, m in terms.items()), like.new_zeros(()))
+            bend = sum((4 * e * e * m for e, m in terms.items()), like.new_zeros(()))
+            delta = delta - (slope / bend.clamp_min(1e-300)).clamp(-0.5, 0.5).where(bounded, 0.0)
+    return delta.where(bounded, 0.0), imbalance
+
+
+def coarse_step(edges: Sequence[Edge], u: list[Tensor]) -> None:
+    """Take a Newton step on one number for each node, in place."""
+    count = len(u)
+    like = edges[0].mass
+    incidence = like.new_zeros(len(edges), count)
+    for row, edge in enumerate(edges):
+        for node, exponent in zip(edge.nodes, edge.exponents, strict=True):
+            incidence[row, node] += exponent
+    weight = torch.stack([_contract(edge, u, 0).sum(-1) for edge in edges], dim=-1)
+    shift = like.new_zeros(like.shape[0], count)
+    for _ in range(2):
+        scaled = weight * (2 * shift @ incidence.T).exp()
+        gradient = 2 * scaled @ incidence
+        hessian = 4 * torch.einsum("se,ei,ej->sij", scaled, incidence, incidence)
+        diagonal = hessian.diagonal(dim1=-2, dim2=-1)
+        diagonal += torch.where(diagonal > 0, 1e-14 * diagonal, 1.0)
+        step = torch.linalg.solve_ex(hessian, gradient)[0]
+        largest = step.abs().amax(-1, keepdim=True).clamp_min(1e-300)
+        step = step * (LARGEST_STEP / largest).clamp_max(1.0)
+        shift = shift - torch.nan_to_num(step)
+    before = weight.sum(-1)
+    after = (weight * (2 * shift @ incidence.T).exp()).sum(-1)
+    shift = shift * (after <= before)[:, None]
+    for node in range(count):
+        u[node] += shift[:, node : node + 1]
+
+
+def total_mass(edges: Sequence[Edge], u: Sequence[Tensor]) -> Tensor:
+    """Return the mass that the scales move, ``(batch,)``."""
+    return torch.stack([_contract(edge, u, 0).sum(-1) for edge in edges]).sum(0)
+
+
+def _contract(edge: Edge, u: Sequence[Tensor], keep: int) -> Tensor:
+    """Scale the mass of an edge and sum over all units but those of one place."""
+    factors = [(2 * e * u[node]).exp() for node, e in zip(edge.nodes, edge.exponents, strict=True)]
+    own = factors[keep]
+    if len(factors) == 1:
+        return edge.mass * own
+    if len(factors) == 2:
+        other = factors[1 - keep]
+        mass = edge.mass if keep == 0 else edge.mass.mT
+        return (mass @ other[..., None])[..., 0] * own
+    mass = edge.mass
+    for place in reversed(range(len(factors))):
+        if place != keep:
+            shape = [mass.shape[0], *[1] * (mass.ndim - 1)]
+            shape[place + 1] = factors[place].shape[1]
+            mass = (mass * factors[place].reshape(shape)).sum(place + 1, keepdim=True)
+    return mass.reshape(own.shape) * own
+
+
+def _without_loops(edge: Edge) -> Edge:
+    """Drop the edges of units to themselves: they do not move."""
+    if len(edge.nodes) == 2 and edge.nodes[0] == edge.nodes[1] and not sum(edge.exponents):
+        mass = edge.mass.clone()
+        mass.diagonal(dim1=-2, dim2=-1).zero_()
+        return Edge(edge.nodes, edge.exponents, mass)
+    return edge
+
+
+def _degenerate(edges: Sequence[Edge], sizes: Sequence[int]) -> list[Tensor]:
+    """Find the units without incoming or without outgoing mass, until no more are found."""
+    like = edges[0].mass
+    zero = [like.new_zeros(like.shape[0], n) for n in sizes]
+    found = [torch.zeros(like.shape[0], n, dtype=torch.bool, device=like.device) for n in sizes]
+    while True:
+        live = [_masked(edge, found) for edge in edges]
+        changed = False
+        for node in range(len(sizes)):
+            masses = node_masses(live, zero, node)
+            inward = [m > 0 for e, m in masses.items() if e > 0]
+            outward = [m > 0 for e, m in masses.items() if e < 0]
+            if inward and outward:
+                now = ~(torch.stack(inward).any(0) & torch.stack(outward).any(0))
+            else:
+                now = torch.ones_like(found[node])
+            if bool((now & ~found[node]).any()):
+                changed = True
+                found[node] |= now
+        if not changed:
+            return found
+
+
+def _masked(edge: Edge, hidden: Sequence[Tensor]) -> Edge:
+    """Drop the edges of some units."""
+    mass = edge.mass
+    for place, node in enumerate(edge.nodes):
+        if bool(hidden[node].any()):
+            shape = [mass.shape[0], *[1] * (mass.ndim - 1)]
+            shape[place + 1] = mass.shape[place + 1]
+            mass = mass.masked_fill(hidden[node].reshape(shape), 0.0)
+    return Edge(edge.nodes, edge.exponents, mass)
+
+
+def _unit_mass(edges: Sequence[Edge], scales: list[Tensor], degenerate: Sequence[Tensor]) -> None:
+    """Scale units without a minimum to unit incoming mass, or else unit outgoing mass, in place.
+
+    Only edges to units that are settled already count, so that the result depends on the orbit
+    alone.
+    """
+    waiting = [mask.clone() for mask in degenerate]
+    for direction, order in ((1, range(len(scales))), (-1, range(len(scales) - 1, -1, -1))):
+        for node in order:
+            hidden = list(waiting)
+            hidden[node] = torch.zeros_like(waiting[node])
+            settled = [_masked(edge, hidden) for edge in edges]
+            masses = node_masses(settled, scales, node)
+            chosen = {e: m for e, m in masses.items() if e * direction > 0}
+            if not chosen:
+                continue
+            exponent = max(chosen, key=abs)
+            mass = sum((m for m in chosen.values()), torch.zeros_like(scales[node]))
+            ready = waiting[node] & (mass > 0)
+            delta = -mass.where(ready, 1.0).log() / (2 * exponent)
+            scales[node] += delta
+            waiting[node] &= ~ready

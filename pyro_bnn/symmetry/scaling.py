@@ -1,0 +1,176 @@
+"""Scaling representatives: minimum mass, and unit norm."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pyro_bnn.symmetry import action
+from pyro_bnn.symmetry.balance import Edge, balance, node_masses
+from pyro_bnn.symmetry.element import GroupElement
+from pyro_bnn.symmetry.group import SymmetryGroup, Term
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """The scales that lead to a representative.
+
+    Attributes
+    ----------
+    element : GroupElement
+    residual : Tensor
+        ``(batch,)``, the largest relative imbalance of a unit that is left.
+    degenerate : Tensor
+        ``(batch,)``, the number of units whose mass has no minimum over the orbit.
+    """
+
+    element: GroupElement
+    residual: Tensor
+    degenerate: Tensor
+
+
+def min_mass(
+    group: SymmetryGroup,
+    params: Mapping[str, Tensor],
+    *,
+    precision: Mapping[str, float] | None = None,
+    biases: bool = True,
+    tolerance: float = 1e-12,
+) -> Scaled:
+    """Find the scales that minimise the sum of squared weights over the orbit.
+
+    Parameters
+    ----------
+    group : SymmetryGroup
+    params : dict of str to Tensor
+        ``(batch, *shape)`` for each site.
+    precision : dict of str to float, optional
+        Weight of each site's squares: with the prior precisions the representative is the
+        most probable point of the orbit. Sites left out count once.
+    biases : bool
+        Whether sites with one axis count; without them some units may have no minimum.
+    tolerance : float
+        Relative imbalance of incoming and outgoing mass at which a draw is done.
+
+    Returns
+    -------
+    Scaled
+
+    References
+    ----------
+    Laurent et al. (2024), A Symmetry-Aware Exploration of Bayesian Neural Network Posteriors;
+    Osborne (1960), On pre-conditioning of matrices.
+    """
+    names = list(group.kind("scale"))
+    batch = next(iter(params.values())).shape[0]
+    edges = edges_of(group, params, precision, biases)
+    if not names or not edges:
+        return Scaled(group.identity(batch), torch.zeros(batch), torch.zeros(batch))
+    found = balance(edges, [group.families[name].size for name in names], tolerance)
+    element = GroupElement(group, {}, dict(zip(names, found.log_scales, strict=True)), {}, batch)
+    degenerate = torch.stack([mask.sum(-1) for mask in found.degenerate]).sum(0)
+    return Scaled(element, found.residual, degenerate)
+
+
+def unit_norm(group: SymmetryGroup, params: Mapping[str, Tensor]) -> Scaled:
+    """Scale every unit to incoming weights of norm one, front to back.
+
+    Units without incoming weights keep their scale.
+    """
+    names = list(group.kind("scale"))
+    batch = next(iter(params.values())).shape[0]
+    edges = edges_of(group, params, None, True)
+    if not names or not edges:
+        return Scaled(group.identity(batch), torch.zeros(batch), torch.zeros(batch))
+    scales = [edges[0].mass.new_zeros(batch, group.families[name].size) for name in names]
+    empty = torch.zeros(batch)
+    for node in range(len(names)):
+        masses = node_masses(edges, scales, node)
+        inward = {e: m for e, m in masses.items() if e > 0}
+        for exponent, mass in list(inward.items())[:1]:
+            total = mass + sum(m for e, m in inward.items() if e != exponent)
+            scales[node] -= total.where(total > 0, 1.0).log() / (2 * exponent)
+            empty = empty + (total == 0).sum(-1)
+    element = GroupElement(group, {}, dict(zip(names, scales, strict=True)), {}, batch)
+    return Scaled(element, torch.zeros(batch), empty)
+
+
+def edges_of(
+    group: SymmetryGroup,
+    params: Mapping[str, Tensor],
+    precision: Mapping[str, float] | None,
+    biases: bool,
+) -> list[Edge]:
+    """Reduce the squared weights to what the families of scales tell apart, in float64."""
+    nodes = {name: k for k, name in enumerate(group.kind("scale"))}
+    blocks: dict[tuple[str, tuple[int, ...]], list[tuple[int, Term]]] = {}
+    for name, node in nodes.items():
+        for term in group.families[name].terms:
+            blocks.setdefault((term.site, term.block), []).append((node, term))
+    merged: dict[tuple[tuple[int, ...], tuple[float, ...]], Tensor] = {}
+    for (site, block), terms in blocks.items():
+        if not biases and len(group.shapes[site]) < 2:
+            continue
+        terms = _combined(terms)
+        mass = _block_mass(group, params[site], site, block, [term for _, term in terms])
+        mass = mass * (precision or {}).get(site, 1.0)
+        order = sorted(range(len(terms)), key=lambda k: (terms[k][0], terms[k][1].exponent))
+        mass = mass.permute(0, *(k + 1 for k in order))
+        key = (
+            tuple(terms[k][0] for k in order),
+            tuple(terms[k][1].exponent for k in order),
+        )
+        merged[key] = merged[key] + mass if key in merged else mass
+    return [Edge(nodes, exponents, mass) for (nodes, exponents), mass in merged.items()]
+
+
+def _combined(terms: list[tuple[int, Term]]) -> list[tuple[int, Term]]:
+    """Add up the exponents with which one family acts on the same factor of a block."""
+    merged: dict[tuple[int, int, int], tuple[int, Term]] = {}
+    for node, term in terms:
+        key = (node, term.axis, term.place)
+        if key in merged:
+            known = merged[key][1]
+            term = Term(
+                term.site, term.block, term.axis, term.place, known.exponent + term.exponent
+            )
+        merged[key] = (node, term)
+    return [pair for pair in merged.values() if pair[1].exponent]
+
+
+def _block_mass(
+    group: SymmetryGroup, value: Tensor, site: str, block: tuple[int, ...], terms: list[Term]
+) -> Tensor:
+    """Return the squared weights of a block, one axis for each term, ``(batch, sizes)``."""
+    options = [action.places(axis) for axis in group.layout[site]]
+    chosen = [options[k][number] for k, number in enumerate(block)]
+    joint = action.joint(chosen, value.shape[1:])
+    starts = [sum(len(p.sizes) for p in chosen[:axis]) for axis in range(len(chosen))]
+    if all(len(option) == 1 for option in options):
+        squares = value.double().square().reshape(value.shape[0], *joint.sizes)
+    else:
+        squares = value.flatten(1)[:, action.grid(joint)].double().square()
+    kept: list[tuple[int, ...]] = []
+    for term in terms:
+        if term.axis < 0:
+            kept.append(())
+            continue
+        k = starts[term.axis] + term.place
+        space = group.spaces[joint.spaces[k]]
+        kept.append((joint.spaces.index(space.over), k) if space.over else (k,))
+    axes = [k for group_axes in kept for k in group_axes]
+    dropped = [k + 1 for k in range(len(joint.sizes)) if k not in axes]
+    if dropped:
+        squares = squares.sum(dropped)
+    left = sorted(axes)
+    squares = squares.permute(0, *(left.index(k) + 1 for k in axes))
+    sizes = []
+    for group_axes in kept:
+        length = 1
+        for k in group_axes:
+            length *= joint.sizes[k]
+        sizes.append(length)
+    return squares.reshape(value.shape[0], *sizes)
