@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pyro_bnn.diagnostics.convergence import Convergence, convergence
+from pyro_bnn.diagnostics.convergence import Convergence
 from pyro_bnn.diagnostics.diagnosis import Diagnosis, diagnose
 from pyro_bnn.diagnostics.prediction import Prediction, point_prediction, posterior_prediction
 from pyro_bnn.diagnostics.report import write_report
@@ -14,7 +14,6 @@ __all__ = [
     "Convergence",
     "Diagnosis",
     "Prediction",
-    "convergence",
     "diagnose",
     "point_prediction",
     "posterior_prediction",

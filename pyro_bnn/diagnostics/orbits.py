@@ -97,7 +97,9 @@ def _number(attrs: Mapping[Any, Any], name: str) -> float:
 
 
 def _median(group: xr.Dataset, name: str) -> float:
-    return float(np.nanmedian(group[name].to_numpy())) if name in group else math.nan
+    values = group[name].to_numpy() if name in group else np.empty(0)
+    values = values[~np.isnan(values)]
+    return float(np.median(values)) if values.size else math.nan
 
 
 def _distinct(array: xr.DataArray) -> int:

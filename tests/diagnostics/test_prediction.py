@@ -1,0 +1,134 @@
+"""Posterior predictive averages against the whole arrays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from scipy.special import logsumexp
+from scipy.stats import norm
+from sklearn.metrics import log_loss
+
+from pyro_bnn.diagnostics import metrics
+from pyro_bnn.diagnostics.prediction import point_prediction, posterior_prediction
+from pyro_bnn.trace import open_trace
+
+
+def flat(trace: xr.DataTree, name: str) -> np.ndarray:
+    values = trace["predictions"][name].to_numpy()
+    return values.reshape(-1, *values.shape[2:])
+
+
+def test_classes_are_averaged_over_draws(trace: xr.DataTree) -> None:
+    result = posterior_prediction(trace)
+    p = flat(trace, "mean")
+    y = trace["predictions_constant_data"]["y"].to_numpy()
+    np.testing.assert_allclose(result.mean, p.mean(axis=0), rtol=1e-12)
+    scores = result.scores()
+    assert scores["nll"] == pytest.approx(log_loss(y, p.mean(axis=0)), rel=1e-9)
+    assert scores["accuracy"] == np.mean(p.mean(axis=0).argmax(axis=1) == y)
+    assert result.draws == len(p)
+    information = metrics.entropy(p.mean(axis=0)) - metrics.entropy(p).mean(axis=0)
+    np.testing.assert_allclose(result.spread, information, rtol=1e-9)
+
+
+def test_binary_probabilities_become_two_classes(make_trace) -> None:
+    trace = make_trace("bernoulli")
+    result = posterior_prediction(trace)
+    p = flat(trace, "mean").mean(axis=0)
+    y = trace["predictions_constant_data"]["y"].to_numpy()
+    np.testing.assert_allclose(result.mean, np.stack([1 - p, p], axis=1), rtol=1e-12)
+    assert result.scores()["nll"] == pytest.approx(log_loss(y, p), rel=1e-9)
+    assert point_prediction(trace).mean.shape == (40, 2)
+
+
+def test_continuous_scores(regression: xr.DataTree) -> None:
+    result = posterior_prediction(regression)
+    scores = result.scores()
+    log_p = flat(regression, "log_predictive")
+    y = regression["predictions_constant_data"]["y"].to_numpy()
+    mean = flat(regression, "mean")
+    assert scores["rmse"] == pytest.approx(metrics.rmse(mean.mean(axis=0), y), rel=1e-12)
+    expected = -np.mean(logsumexp(log_p, axis=0) - np.log(len(log_p)))
+    assert scores["nll"] == pytest.approx(expected, rel=1e-12)
+    np.testing.assert_allclose(result.spread, mean.std(axis=0), rtol=1e-9)
+    pit = norm.cdf(y, mean, 0.5).mean(axis=0)
+    assert scores["coverage90"] == np.mean((pit >= 0.05) & (pit <= 0.95))
+    assert "accuracy" not in scores
+
+
+def test_calibrated_predictions_cover() -> None:
+    rng = np.random.default_rng(0)
+    centre = rng.normal(size=4_000)
+    y = centre + rng.normal(size=4_000)
+    draws = centre + np.zeros((2, 5, 1))
+    group = xr.Dataset(
+        {"cdf": (("chain", "draw", "test"), norm.cdf(y, draws))},
+        attrs={"likelihood": "continuous"},
+    )
+    scores = posterior_prediction(xr.DataTree.from_dict({"predictions": group})).scores()
+    assert scores["coverage50"] == pytest.approx(0.5, abs=4 * np.sqrt(0.25 / 4_000))
+    assert scores["coverage90"] == pytest.approx(0.9, abs=4 * np.sqrt(0.09 / 4_000))
+    assert scores["pit_distance"] < 2 / np.sqrt(4_000)
+
+
+def test_blocks_give_the_same_averages(
+    any_trace: xr.DataTree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = posterior_prediction(any_trace)
+    any_trace.to_netcdf(tmp_path / "trace.nc")
+    lazy = open_trace(tmp_path / "trace.nc", chunks={"draw": 7})
+    parts = posterior_prediction(lazy)
+    lazy.close()
+    for name in ("log_predictive", "mean", "pit", "spread"):
+        ours, theirs = getattr(parts, name), getattr(whole, name)
+        if theirs is None:
+            assert ours is None
+        else:
+            np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
+def test_spread_survives_a_large_mean() -> None:
+    rng = np.random.default_rng(0)
+    mean = 1e6 + rng.normal(size=(4, 50, 3))
+    group = xr.Dataset({"mean": (("chain", "draw", "test"), mean)})
+    result = posterior_prediction(xr.DataTree.from_dict({"predictions": group}))
+    np.testing.assert_allclose(result.spread, mean.reshape(-1, 3).std(axis=0), rtol=1e-7)
+
+
+def test_draws_with_nan_are_left_out_and_counted(trace: xr.DataTree) -> None:
+    broken = trace.copy(deep=True)
+    broken["predictions"]["mean"][0, 3, 5, 0] = np.nan
+    broken["predictions"]["log_predictive"][2, 4, 1] = np.nan
+    result = posterior_prediction(broken)
+    keep = np.ones((4, 100), dtype=bool)
+    keep[0, 3] = keep[2, 4] = False
+    expected = trace["predictions"]["mean"].to_numpy()[keep].mean(axis=0)
+    np.testing.assert_allclose(result.mean, expected, rtol=1e-12)
+    assert (result.left_out, result.draws) == (2, 398)
+
+
+def test_an_impossible_observation_counts_as_infinite_loss() -> None:
+    log_p = np.zeros((2, 4, 3))
+    log_p[..., 1] = -np.inf
+    group = xr.Dataset({"log_predictive": (("chain", "draw", "test"), log_p)})
+    result = posterior_prediction(xr.DataTree.from_dict({"predictions": group}))
+    assert result.scores()["nll"] == np.inf
+    assert result.left_out == 0
+
+
+def test_missing_groups(trace: xr.DataTree) -> None:
+    assert posterior_prediction(xr.DataTree()) is None
+    assert point_prediction(xr.DataTree()) is None
+    bare = xr.DataTree.from_dict({"predictions": trace["predictions"].to_dataset()})
+    assert set(posterior_prediction(bare).scores()) == {"nll"}
+
+
+def test_point_estimate_is_scored_alike(trace: xr.DataTree) -> None:
+    result = point_prediction(trace)
+    y = trace["predictions_constant_data"]["y"].to_numpy()
+    p = trace["point_estimate"]["mean"].to_numpy()
+    assert result.scores()["nll"] == pytest.approx(log_loss(y, p), rel=1e-9)
+    assert result.scores()["ece"] == metrics.expected_calibration_error(p, y)

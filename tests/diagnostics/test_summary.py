@@ -1,0 +1,100 @@
+"""The summary and its file."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from arviz_stats.base import array_stats
+from rich.console import Console
+
+from pyro_bnn.diagnostics import SUMMARY_KEYS, diagnose, summarize, summary_table, write_summary
+
+
+def test_every_key_is_documented_and_every_documented_key_occurs(make_trace) -> None:
+    seen: set[str] = set()
+    for likelihood in ("categorical", "bernoulli", "continuous"):
+        trace = make_trace(likelihood)
+        trace["sample_stats"]["tree_depth"] = trace["sample_stats"]["n_steps"]
+        if likelihood == "continuous":
+            trace["point_estimate"]["cdf"] = trace["predictions"]["cdf"][0, 0]
+        seen |= set(summarize(trace))
+    assert seen == set(SUMMARY_KEYS)
+    assert all(SUMMARY_KEYS.values())
+
+
+def test_numbers_of_the_sampler(trace: xr.DataTree) -> None:
+    summary = summarize(trace)
+    assert summary["chains"] == 4
+    assert summary["draws"] == 100
+    assert summary["weights"] == 39
+    assert summary["divergences"] == 5
+    assert summary["gradients"] == 120_000
+    assert summary["seconds"] == 73.5
+    assert summary["bfmi.min"] == pytest.approx(
+        float(array_stats.bfmi(trace["sample_stats"]["energy"].to_numpy()).min())
+    )
+    assert summary["symmetry.log_order"] == pytest.approx(np.log(24))
+    ess = summary["ess.function.median"]
+    assert summary["ess.function.per_second"] == pytest.approx(ess / 73.5)
+
+
+def test_a_diagnosis_is_not_computed_again(trace: xr.DataTree) -> None:
+    found = diagnose(trace, max_scalars=10)
+    assert summarize(trace, found)["scalars.weight"] == 10
+
+
+def test_keys_of_missing_groups_are_left_out(trace: xr.DataTree) -> None:
+    bare = xr.DataTree.from_dict({"posterior": trace["posterior"].to_dataset()})
+    summary = summarize(bare)
+    assert summary["rhat.weight.max"] > 1
+    for prefix in ("test.", "point.", "rhat.canonical", "rhat.function", "divergences", "seconds"):
+        assert not any(key.startswith(prefix) for key in summary)
+    assert summarize(xr.DataTree()) == {"weights": 0, "chains": 0, "draws": 0, "nan": 0}
+
+
+def test_nan_draws_are_counted(trace: xr.DataTree) -> None:
+    broken = trace.copy(deep=True)
+    broken["posterior"]["0.weight"][1, 3, 0, 0] = np.nan
+    broken["posterior"]["0.weight"][1, 3, 1, 0] = np.nan
+    broken["posterior"]["0.bias"][2, 5, 0] = np.inf
+    summary = summarize(broken)
+    assert summary["nan"] == 2
+    assert summary["nonfinite.weight"] == 3
+    assert np.isfinite(summary["rhat.weight.max"])
+
+
+def test_file_holds_null_for_what_is_not_a_number(tmp_path: Path) -> None:
+    summary = {"chains": 1, "rhat.weight.max": float("nan"), "test.nll": float("inf"), "model": "m"}
+    path = write_summary(tmp_path / "summary.json", summary)
+    assert json.loads(path.read_text()) == {
+        "chains": 1,
+        "rhat.weight.max": None,
+        "test.nll": None,
+        "model": "m",
+    }
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_one_chain_has_no_rhat(make_trace, tmp_path: Path) -> None:
+    summary = summarize(make_trace(chains=1))
+    assert np.isnan(summary["rhat.weight.median"])
+    assert summary["ess.weight.median"] > 1
+    written = json.loads(write_summary(tmp_path / "s.json", summary).read_text())
+    assert written["rhat.weight.median"] is None
+
+
+@pytest.mark.parametrize("likelihood", ["categorical", "continuous"])
+def test_table_fits_80_columns(make_trace, likelihood: str) -> None:
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(summary_table(summarize(make_trace(likelihood))))
+    lines = console.export_text().splitlines()
+    assert max(len(line) for line in lines) <= 80
+    text = "\n".join(lines)
+    assert "…" not in text
+    assert "canonical weights" in text
+    assert "120,000" in text

@@ -1,0 +1,48 @@
+"""Words follow numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from pyro_bnn.diagnostics import diagnose
+from pyro_bnn.diagnostics.verdict import comparison, headline, verdicts
+
+
+def with_chains_apart(distance: float) -> xr.DataTree:
+    draws = np.random.default_rng(0).normal(size=(4, 2_000, 20))
+    draws[0] += distance
+    return xr.DataTree.from_dict(
+        {"predictions": xr.Dataset({"log_predictive": (("chain", "draw", "test"), draws)})}
+    )
+
+
+@pytest.mark.parametrize(("distance", "level"), [(0.0, "good"), (0.35, "fair"), (2.0, "poor")])
+def test_levels_follow_the_largest_rhat(distance: float, level: str) -> None:
+    found = diagnose(with_chains_apart(distance))
+    highest = found.convergence["function"].rhat.max()
+    assert {"good": highest <= 1.01, "fair": 1.01 < highest <= 1.05, "poor": highest > 1.05}[level]
+    assert headline(found).level == level
+    assert verdicts(found)[0].level == level
+
+
+def test_one_bad_input_is_enough() -> None:
+    trace = with_chains_apart(0.0)
+    trace["predictions"]["log_predictive"][0, :, 7] += 3.0
+    assert headline(diagnose(trace)).level == "poor"
+
+
+def test_no_divergence_is_said_to_be_good(trace: xr.DataTree) -> None:
+    clean = trace.copy(deep=True)
+    clean["sample_stats"]["diverging"][:] = False
+    (verdict,) = [v for v in verdicts(diagnose(clean)) if v.subject == "Divergences"]
+    assert (verdict.level, verdict.text) == ("good", "0 of 400 transitions diverged.")
+
+
+def test_comparison_names_the_better_one(trace: xr.DataTree) -> None:
+    text = comparison(diagnose(trace, max_scalars=5))
+    found = diagnose(trace, max_scalars=5)
+    lower = found.posterior.scores()["nll"] < found.point.scores()["nll"]
+    assert f"{'lower' if lower else 'higher'} negative log likelihood" in text
+    assert comparison(diagnose(xr.DataTree())) == ""
