@@ -132,7 +132,7 @@ class LogDensity:
 
     def flatten(self, sites: Mapping[str, Tensor]) -> Tensor:
         """Put a dict of unconstrained site tensors into one tensor ``(chain, dim)``."""
-        parts = [sites[name].flatten(1) for name in self.sites]
+        parts = [sites[name] for name in self.sites]
         return torch.cat([part.reshape(part.shape[0], -1) for part in parts], dim=1)
 
     def unflatten(self, position: Tensor) -> dict[str, Tensor]:
