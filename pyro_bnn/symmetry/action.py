@@ -116,6 +116,7 @@ def joint(chosen: Sequence[Placement], shape: Sequence[int]) -> Placement:
 def _multiplied(element: GroupElement, site: str, value: Tensor) -> Tensor:
     terms = site_terms(element.group, site)
     owned = False
+    offset = element.group.offsets.get(site, 0.0)
     for name, term in terms:
         factor = _factor(element, name, term.exponent)
         if factor is None:
@@ -128,7 +129,10 @@ def _multiplied(element: GroupElement, site: str, value: Tensor) -> Tensor:
             dtype = torch.promote_types(value.dtype, torch.float32)
             value = value.expand(batch, *value.shape[1:]).to(dtype, copy=True)
             owned = True
+            value += offset
         multiply_block(element.group, term, value, factor)
+    if owned and offset:
+        value -= offset
     return value
 
 

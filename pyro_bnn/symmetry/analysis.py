@@ -81,6 +81,14 @@ class Analysis:
         The exponent equations.
     unruled : dict of str to int
         Operators without a rule, with the number of times each was met.
+    values : list of Value
+        All tensors, in order of computation.
+    inputs : list of Leaf
+        Spaces of constants that were contracted with weights.
+    mixed : list of Leaf
+        Spaces whose points some operator compares with each other.
+    offsets : dict of int to float
+        Constants to which scales act relatively (the eps of batch norm, by variance).
     """
 
     scale: LinearSystem = field(default_factory=LinearSystem)
@@ -88,6 +96,8 @@ class Analysis:
     unruled: dict[str, int] = field(default_factory=dict)
     values: list[Value] = field(default_factory=list)
     inputs: list[Leaf] = field(default_factory=list)
+    mixed: list[Leaf] = field(default_factory=list)
+    offsets: dict[int, float] = field(default_factory=dict)
     _deferred: list[Callable[[], None]] = field(default_factory=list)
     _owners: Iterator[int] = field(default_factory=itertools.count)
     _parameters: set[int] = field(default_factory=set)
@@ -107,14 +117,23 @@ class Analysis:
         return value
 
     def constant(self, tensor: Tensor) -> Value:
-        """Return a tensor that the weights do not enter; axes along which it varies are pinned."""
+        """Return a tensor that the weights do not enter.
+
+        Axes along which it varies are pinned, the others are uniform. Nothing is pinned in a
+        tensor of zeros, which also takes any exponent.
+        """
+        zero = bool((tensor == 0).all())
         axes: list[Axis] = []
         for axis, n in enumerate(tensor.shape):
+            if zero:
+                axes.append(spaces.slots(spaces.fresh(n)))
+                continue
             same = n == 1 or bool((tensor == tensor.narrow(axis, 0, 1)).all()) if n else True
             axes.append(() if same else spaces.slots(spaces.fresh(n, pinned=True)))
         value = Value(tuple(tensor.shape), tuple(axes), next(self._owners), tensor)
-        value.zero = bool((tensor == 0).all())
-        self.freeze(value)
+        value.zero = zero
+        if not zero:
+            self.freeze(value)
         return value
 
     def opaque(self, shape: Sequence[int]) -> Value:
@@ -131,11 +150,14 @@ class Analysis:
         return value
 
     def materialise(self, value: Value) -> Value:
-        """Give uniform axes a pinned space, so that they can be split and merged."""
+        """Give uniform axes a space of their own, so that they can be split and merged.
+
+        Whatever is uniform is blind to permutations, so the space stays free.
+        """
         axes = list(value.axes)
         added = [k for k, n in enumerate(value.shape) if not axes[k] and n > 1]
         for axis in added:
-            axes[axis] = spaces.slots(spaces.fresh(value.shape[axis], pinned=True))
+            axes[axis] = spaces.slots(spaces.fresh(value.shape[axis]))
         result = self.rearranged(value, axes, value.shape)
 
         def equations() -> None:
@@ -144,7 +166,7 @@ class Analysis:
                     for slot in block.axes[axis].slots:
                         self._both({block.per_unit(slot): 1})
 
-        if added:
+        if added and not value.zero:
             self._deferred.append(equations)
         return result
 
@@ -156,6 +178,24 @@ class Analysis:
     def freeze(self, value: Value) -> None:
         """Let neither scale nor sign through a tensor."""
         self._deferred.append(lambda: self._freeze(value))
+
+    def freeze_axes(self, value: Value, axes: Sequence[int], signs: bool = True) -> None:
+        """Let no exponent vary along some axes; `signs` says whether that holds for signs too."""
+
+        def equations() -> None:
+            for block in self.blocks(value):
+                for axis in axes:
+                    for slot in block.axes[axis].slots:
+                        self.scale.add({block.per_unit(slot): 1})
+                        if signs:
+                            self.sign.add({block.per_unit(slot): 1})
+
+        self._deferred.append(equations)
+
+    def mix(self, value: Value, axes: Sequence[int]) -> None:
+        """Remember that an operator compares the points along some axes with each other."""
+        for axis in axes:
+            self.mixed.extend(slot.leaf for slot in value.axes[axis])
 
     def freeze_signs(self, value: Value) -> None:
         """Let no sign through a tensor."""

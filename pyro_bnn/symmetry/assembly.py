@@ -51,6 +51,12 @@ def assemble(analysis: Analysis, weights: dict[str, Value], read: Computation) -
         families={family.name: family for family in families},
         unruled=dict(analysis.unruled),
         unused=read.unused(),
+        statistics=tuple(name for name, weight in read.weights.items() if weight.statistic),
+        offsets={
+            site: analysis.offsets[value.owner]
+            for site, value in weights.items()
+            if value.owner in analysis.offsets
+        },
     )
 
 

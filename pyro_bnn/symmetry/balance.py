@@ -128,7 +128,7 @@ def _balance_chunk(
     here, u = list(live), [s.clone() for s in scales]
     sweeps = 0
     while len(active) and sweeps < max_sweeps:
-        worst = sweep(here, u)
+        worst, totals = sweep(here, u)
         sweeps += 1
         residual[active] = worst
         done = worst <= tolerance
@@ -138,8 +138,9 @@ def _balance_chunk(
             active = active[~done]
             here = [edge.take(~done) for edge in here]
             u = [part[~done] for part in u]
+            totals = totals[~done]
         if coarse and len(active) and len(sizes) > 1:
-            coarse_step(here, u)
+            coarse_step(here, u, totals)
     for full, part in zip(scales, u, strict=True):
         full[active] = part
     if any(bool(mask.any()) for mask in degenerate):
@@ -147,25 +148,40 @@ def _balance_chunk(
     return Balanced(scales, residual, degenerate, sweeps)
 
 
-def sweep(edges: Sequence[Edge], u: list[Tensor]) -> Tensor:
+def sweep(edges: Sequence[Edge], u: list[Tensor]) -> tuple[Tensor, Tensor]:
     """Minimise exactly over the units of each node in turn, in place.
 
     Returns
     -------
-    Tensor
+    worst : Tensor
         ``(batch,)``, the largest relative imbalance met on the way.
+    totals : Tensor
+        ``(batch, edges)``, the scaled mass of each edge at the end.
     """
     worst = u[0].new_zeros(u[0].shape[0])
+    totals: list[Tensor] = [worst] * len(edges)
     for node in range(len(u)):
-        masses = node_masses(edges, u, node)
-        if not masses:
+        shares = [
+            (number, edge.exponents[place], _contract(edge, u, place))
+            for number, edge in enumerate(edges)
+            for place, owner in enumerate(edge.nodes)
+            if owner == node
+        ]
+        if not shares:
             continue
+        masses: dict[float, Tensor] = {}
+        for _, exponent, share in shares:
+            masses[exponent] = masses[exponent] + share if exponent in masses else share
         delta, imbalance = minimum(masses)
         if any(edge.nodes.count(node) > 1 for edge in edges):
             delta = delta / 2
         u[node] += delta
         worst = torch.maximum(worst, imbalance.amax(-1))
-    return worst
+        factors = {exponent: (2 * exponent * delta).exp() for exponent in masses}
+        for number, exponent, share in shares:
+            if max(edges[number].nodes) == node:
+                totals[number] = (share * factors[exponent]).sum(-1)
+    return worst, torch.stack(totals, dim=-1)
 
 
 def node_masses(edges: Sequence[Edge], u: Sequence[Tensor], node: int) -> dict[float, Tensor]:
@@ -209,15 +225,22 @@ def minimum(masses: dict[float, Tensor]) -> tuple[Tensor, Tensor]:
     return delta.where(bounded, 0.0), imbalance
 
 
-def coarse_step(edges: Sequence[Edge], u: list[Tensor]) -> None:
-    """Take a Newton step on one number for each node, in place."""
+def coarse_step(edges: Sequence[Edge], u: list[Tensor], weight: Tensor) -> None:
+    """Take a Newton step on one number for each node, in place.
+
+    Parameters
+    ----------
+    edges : sequence of Edge
+    u : list of Tensor
+    weight : Tensor
+        ``(batch, edges)``, the scaled mass of each edge.
+    """
     count = len(u)
     like = edges[0].mass
     incidence = like.new_zeros(len(edges), count)
     for row, edge in enumerate(edges):
         for node, exponent in zip(edge.nodes, edge.exponents, strict=True):
             incidence[row, node] += exponent
-    weight = torch.stack([_contract(edge, u, 0).sum(-1) for edge in edges], dim=-1)
     shift = like.new_zeros(like.shape[0], count)
     for _ in range(2):
         scaled = weight * (2 * shift @ incidence.T).exp()

@@ -33,11 +33,14 @@ class Weight:
         Real, positive, or anything else (which nothing may act on).
     center : Tensor or None
         Value around which generic points are drawn.
+    statistic : bool
+        Whether it is a running statistic rather than a weight.
     """
 
     shape: tuple[int, ...]
     support: constraints.Constraint
     center: Tensor | None = None
+    statistic: bool = False
 
     @property
     def kind(self) -> str:
@@ -164,7 +167,7 @@ def from_module(module: nn.Module, *args: Any) -> Computation:
         if name in parameters or statistics:
             positive = roles == {RUNNING_VAR}
             support = constraints.positive if positive else constraints.real
-            weights[name] = Weight(tuple(tensor.shape), support, tensor)
+            weights[name] = Weight(tuple(tensor.shape), support, tensor, statistics)
         else:
             attribute = f"_buffer_{len(weights)}_{node.name}"
             graph.register_buffer(attribute, tensor)

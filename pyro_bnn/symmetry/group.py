@@ -170,6 +170,11 @@ class SymmetryGroup:
         Generators that failed the numerical certificate, with their relative error.
     unused : tuple of str
         Sites that do not enter the likelihood.
+    statistics : tuple of str
+        Sites that are running statistics, not weights: they are acted on, and have no mass.
+    offsets : dict of str to float
+        Constants that are added to a site before its scales act and taken off after (the eps
+        of batch norm, for a running variance).
     certificate : float
         Largest relative error of the output under the accepted generators.
     preserves_prior : dict of str to bool
@@ -184,6 +189,8 @@ class SymmetryGroup:
     unruled: dict[str, int] = field(default_factory=dict)
     rejected: dict[str, float] = field(default_factory=dict)
     unused: tuple[str, ...] = ()
+    statistics: tuple[str, ...] = ()
+    offsets: dict[str, float] = field(default_factory=dict)
     certificate: float = 0.0
     preserves_prior: dict[str, bool] = field(default_factory=dict)
 
@@ -278,6 +285,8 @@ class SymmetryGroup:
             unruled=raw["unruled"],
             rejected=raw["rejected"],
             unused=tuple(raw["unused"]),
+            statistics=tuple(raw["statistics"]),
+            offsets=raw["offsets"],
             certificate=raw["certificate"],
             preserves_prior=raw["preserves_prior"],
         )

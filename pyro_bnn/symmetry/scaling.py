@@ -112,7 +112,7 @@ def edges_of(
             blocks.setdefault((term.site, term.block), []).append((node, term))
     merged: dict[tuple[tuple[int, ...], tuple[float, ...]], Tensor] = {}
     for (site, block), terms in blocks.items():
-        if not biases and len(group.shapes[site]) < 2:
+        if site in group.statistics or (not biases and len(group.shapes[site]) < 2):
             continue
         terms = _combined(terms)
         mass = _block_mass(group, params[site], site, block, [term for _, term in terms])
@@ -124,7 +124,7 @@ def edges_of(
             tuple(terms[k][1].exponent for k in order),
         )
         merged[key] = merged[key] + mass if key in merged else mass
-    return [Edge(nodes, exponents, mass) for (nodes, exponents), mass in merged.items()]
+    return [Edge(owner, powers, mass.contiguous()) for (owner, powers), mass in merged.items()]
 
 
 def _combined(terms: list[tuple[int, Term]]) -> list[tuple[int, Term]]:

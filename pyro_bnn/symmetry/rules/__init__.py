@@ -2,7 +2,25 @@
 
 from __future__ import annotations
 
-from pyro_bnn.symmetry.rules import contraction, movement, pointwise, reduction
+from pyro_bnn.symmetry.rules import (
+    attention,
+    contraction,
+    movement,
+    normalisation,
+    pointwise,
+    reduction,
+    window,
+)
 from pyro_bnn.symmetry.rules.registry import RULES, Call
 
-__all__ = ["RULES", "Call", "contraction", "movement", "pointwise", "reduction"]
+__all__ = [
+    "RULES",
+    "Call",
+    "attention",
+    "contraction",
+    "movement",
+    "normalisation",
+    "pointwise",
+    "reduction",
+    "window",
+]

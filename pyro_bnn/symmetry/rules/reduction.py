@@ -68,6 +68,7 @@ def logsumexp(analysis: Analysis, call: Call) -> Value:
 def softmax(analysis: Analysis, call: Call) -> Value:
     """Let permutations through, no exponents."""
     value = operand(analysis, call.args[0])
+    analysis.mix(value, [call.args[1]])
     return analysis.apply(value, labels(value), labels(value), call.shape, None, "none")
 
 
