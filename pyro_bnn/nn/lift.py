@@ -8,7 +8,6 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import pyro
-import torch
 from pyro.poutine.indep_messenger import IndepMessenger
 from pyro.poutine.runtime import _PYRO_STACK
 from torch import Tensor, nn
@@ -166,7 +165,7 @@ def _refuse_idle_patterns(patterns: Sequence[str], parameters: Mapping[str, Tens
 
 
 def _fan_in(name: str, parameters: Mapping[str, Tensor]) -> int:
-    """Inputs of a parameter's layer; a bias has those of the weight beside it."""
+    """Count the inputs of a parameter's layer; a bias has those of the weight beside it."""
     parameter = parameters[name]
     if parameter.ndim < 2:
         layer = name.rpartition(".")[0]

@@ -36,6 +36,8 @@ def binary(logits: Tensor, y: Tensor | None = None, *, name: str = "y") -> Tenso
     """
     _same_rows(logits, y, name)
     logits = logits.reshape(logits.shape[0])
+    # Labels of another dtype would be refused (integers) or lower the precision (float32).
+    y = None if y is None else y.to(logits.dtype)
     with pyro.plate("data", logits.shape[0]):
         label: Tensor = pyro.sample(name, dist.Bernoulli(logits=logits), obs=y)
     return label
@@ -78,8 +80,13 @@ def gaussian(
 
 
 def _same_rows(output: Tensor, y: Tensor | None, name: str) -> None:
-    if y is not None and y.shape[:1] != output.shape[:1]:
+    if y is None or y.shape == output.shape[:1]:
+        return
+    observed = f"site '{name}' observes {tuple(y.shape)}"
+    if len(y) != len(output):
         raise UserError(
-            f"site '{name}' observes {tuple(y.shape)} but the network's output is "
-            f"{tuple(output.shape)}: x and y need the same number of rows"
+            f"{observed} but the network's output is {tuple(output.shape)}: x and y need the same "
+            "number of rows"
         )
+    # It would broadcast to one term for every pair of rows.
+    raise UserError(f"{observed}: give one value a row, {tuple(output.shape[:1])}")
