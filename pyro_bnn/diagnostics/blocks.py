@@ -11,8 +11,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-BLOCK_BYTES = 16 * 2**20
-GATHER_BYTES = 40 * 2**20
+BLOCK_BYTES = 8 * 2**20
+GATHER_BYTES = 24 * 2**20
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ SPACES: tuple[Space, ...] = ("weight", "canonical", "function")
 MAX_SCALARS = 2_000
 SUBSET_SEED = 0
 
-_BATCH = 2**19  # numbers per batch of scalars: 4 MiB in float64, with some ten temporaries
+_BATCH = 2**18  # numbers per batch of scalars: 2 MiB in float64, with some twenty temporaries
 
 Array = NDArray[np.float64]
 

@@ -36,8 +36,8 @@ def test_weights_equal_arviz_site_by_site(trace: xr.DataTree) -> None:
     assert result is not None
     expected = {
         name: (
-            rhat(trace["posterior"][name]),
-            ess(trace["posterior"][name], method="tail", prob=(0.05, 0.95)),
+            rhat(trace["posterior"][name].astype(float)),
+            ess(trace["posterior"][name].astype(float), method="tail", prob=(0.05, 0.95)),
         )
         for name in trace["posterior"].data_vars
     }
