@@ -55,7 +55,7 @@ def lift(
 
     Examples
     --------
-    >>> import pyro.distributions as dist
+    >>> import torch
     >>> from pyro_bnn.nn import Normal
     >>> bnn = lift(nn.Linear(3, 2), prior=Normal(scale="fan_in"))
     >>> sorted(pyro.poutine.trace(bnn).get_trace(torch.zeros(5, 3)).stochastic_nodes)
