@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Hashable, Sequence
 from fractions import Fraction
 
@@ -13,6 +14,8 @@ from pyro_bnn.symmetry.computation import Computation
 from pyro_bnn.symmetry.exponents import LinearSystem
 from pyro_bnn.symmetry.group import Factor, Family, Space, SymmetryGroup, Term
 from pyro_bnn.symmetry.spaces import Leaf, Slot
+
+Place = tuple[int, int]
 
 
 def assemble(analysis: Analysis, weights: dict[str, Value], read: Computation) -> SymmetryGroup:
@@ -26,10 +29,11 @@ def assemble(analysis: Analysis, weights: dict[str, Value], read: Computation) -
         site: tuple(_factors(axis, names) for axis in value.axes) for site, value in weights.items()
     }
     used = _order_of_use(weights, read)
+    bases = _bases(analysis, names)
     blocks = {site: list(analysis.blocks(value)) for site, value in weights.items()}
     families = [
-        *_families("scale", analysis.scale, weights, blocks, names),
-        *_families("sign", analysis.sign, weights, blocks, names),
+        *_families("scale", analysis.scale, weights, blocks, names, bases),
+        *_families("sign", analysis.sign, weights, blocks, names, bases),
     ]
     acted = {family.space for family in families}
     found: dict[str, Space] = {}
@@ -42,7 +46,15 @@ def assemble(analysis: Analysis, weights: dict[str, Value], read: Computation) -
             for axis, slots in enumerate(weights[site].axes)
             if leaf in tree.simple(tree.leaves(slots))
         ]
-        found[name] = Space(name, leaf.size, not leaf.pinned, sites)
+        base = bases.get(leaf)
+        found[name] = Space(
+            name,
+            leaf.size,
+            not leaf.pinned,
+            sites,
+            names[base] if base else "",
+            base.size if base else 1,
+        )
     return SymmetryGroup(
         shapes={site: value.shape for site, value in weights.items()},
         layout=layout,
@@ -58,6 +70,31 @@ def assemble(analysis: Analysis, weights: dict[str, Value], read: Computation) -
             if value.owner in analysis.offsets
         },
     )
+
+
+def _bases(analysis: Analysis, names: dict[Leaf, str]) -> dict[Leaf, Leaf]:
+    """Find the spaces that are fibred over another one.
+
+    A space lies over another if no tensor runs through it without running through the other,
+    and no operator compares the points of the other: then each point of the base has a space
+    of its own.
+    """
+    companions: dict[Leaf, set[Leaf]] = {}
+    for value in analysis.values:
+        for alternative in itertools.product(*(tree.alternatives(a) for a in value.axes)):
+            found = [slot.leaf for axis in alternative for slot in axis.slots]
+            once = {leaf for leaf in found if found.count(leaf) == 1}
+            for leaf in set(found):
+                others = once - {leaf} if leaf in once else set()
+                companions[leaf] = companions.get(leaf, others) & others
+    mixed = set(tree.simple(analysis.mixed))
+    bases: dict[Leaf, Leaf] = {}
+    for leaf in names:
+        for base in names:
+            together = base in companions.get(leaf, set()) and base not in mixed
+            if together and not leaf.pinned and base not in bases and leaf not in bases.values():
+                bases.setdefault(leaf, base)
+    return bases
 
 
 def _order_of_use(weights: dict[str, Value], read: Computation) -> list[str]:
@@ -130,6 +167,7 @@ def _families(
     weights: dict[str, Value],
     blocks: dict[str, list[Block]],
     names: dict[Leaf, str],
+    bases: dict[Leaf, Leaf],
 ) -> list[Family]:
     """Collect what each free exponent moves, and keep an independent set."""
     terms: dict[Hashable, list[tuple[int, Term]]] = {}
@@ -147,8 +185,10 @@ def _families(
                     terms.setdefault(free, []).append((number, term))
     order = {leaf: k for k, leaf in enumerate(names)}
     candidates = [(_leaf_of(free), moved) for free, moved in terms.items()]
-    candidates.sort(key=lambda pair: len(order) if pair[0] is None else order[pair[0]])
-    independent = _Independent(system.modulus, blocks)
+    candidates.sort(
+        key=lambda pair: (2, 0) if pair[0] is None else (pair[0] not in bases, order[pair[0]])
+    )
+    independent = _Independent(system.modulus, blocks, bases)
     numbers: dict[str, int] = {}
     families = []
     for leaf, moved in candidates:
@@ -159,7 +199,7 @@ def _families(
         numbers[label] = numbers.get(label, 0) + 1
         if numbers[label] > 1:
             label = f"{label} ({numbers[label]})"
-        size = leaf.size if leaf is not None else 1
+        size = leaf.size * (bases[leaf].size if leaf in bases else 1) if leaf is not None else 1
         families.append(Family(label, kind, space, size, tuple(term for _, term in moved)))
     return families
 
@@ -180,40 +220,59 @@ class _Independent:
     points: by symmetry that decides for any number of points.
     """
 
-    def __init__(self, modulus: int, blocks: dict[str, list[Block]]) -> None:
+    def __init__(
+        self, modulus: int, blocks: dict[str, list[Block]], bases: dict[Leaf, Leaf]
+    ) -> None:
         self._span = LinearSystem(modulus)
-        self._blocks = blocks
+        self._bases = bases
+        self._entries: dict[tuple[str, int], list[dict[Place, int]]] = {}
+        self._places: dict[tuple[str, int], dict[Leaf, Place]] = {}
+        for site, listed in blocks.items():
+            for number, block in enumerate(listed):
+                self._read(site, number, block)
 
     def extends(self, leaf: Leaf | None, terms: Sequence[tuple[int, Term]]) -> bool:
         """Whether a family moves the weights in a new way; if so it is remembered."""
         new = False
+        base = self._bases.get(leaf) if leaf is not None else None
         for unit in range(1 if leaf is None else min(leaf.size, 3)):
-            row: dict[Hashable, Fraction] = {}
-            for number, term in terms:
-                block = self._blocks[term.site][number]
-                for entry in _coarse_entries(block, term, unit):
-                    key: Hashable = (term.site, number, entry)
-                    row[key] = row.get(key, Fraction(0)) + Fraction(term.exponent)
-            for known in row:
-                self._span.declare(known, 0)
-            new = self._span.add(row) or new
+            for below in range(1 if base is None else min(base.size, 3)):
+                row: dict[Hashable, Fraction] = {}
+                for number, term in terms:
+                    where: dict[Place, int] = {}
+                    if term.axis >= 0:
+                        where[(term.axis, term.place)] = unit
+                    if base is not None:
+                        where[self._places[(term.site, number)][base]] = below
+                    for k, entry in enumerate(self._entries[(term.site, number)]):
+                        if all(entry.get(place, 0) == n for place, n in where.items()):
+                            key = (term.site, number, k)
+                            self._span.declare(key, 0)
+                            row[key] = row.get(key, Fraction(0)) + Fraction(term.exponent)
+                new = self._span.add(row) or new
         return new
 
+    def _read(self, site: str, number: int, block: Block) -> None:
+        """Choose the entries that tell all families apart on one block.
 
-def _coarse_entries(block: Block, term: Term, unit: int) -> list[tuple[int, int, int]]:
-    """Return the coarse weights of a block that one unit of a family moves.
-
-    A sum of functions of one coordinate each is known from its values where all coordinates
-    but one are zero.
-    """
-    own = (term.axis, term.place)
-    entries = []
-    if own[0] < 0 or unit == 0:
-        entries.append((-1, -1, 0))
-    for axis, alternative in enumerate(block.axes):
-        for place, slot in enumerate(alternative.slots):
-            for step in range(1, min(slot.size, 3)):
-                here = unit == step if own == (axis, place) else unit == 0
-                if own[0] < 0 or here:
-                    entries.append((axis, place, step))
-    return entries
+        A sum of functions of one coordinate each is known from its values where all coordinates
+        but one are zero; a fibred space adds those where it and its base are not zero.
+        """
+        places: dict[Leaf, Place] = {}
+        sizes: dict[Place, int] = {}
+        pairs: list[tuple[Place, Leaf]] = []
+        for axis, alternative in enumerate(block.axes):
+            for k, slot in enumerate(alternative.slots):
+                places[slot.leaf] = (axis, k)
+                sizes[(axis, k)] = min(slot.size, 3)
+                if slot.leaf in self._bases:
+                    pairs.append(((axis, k), self._bases[slot.leaf]))
+        entries: list[dict[Place, int]] = [{}]
+        entries += [{place: n} for place, size in sizes.items() for n in range(1, size)]
+        for place, base in pairs:
+            below = places[base]
+            entries += [
+                {place: n, below: m} for n in range(1, sizes[place]) for m in range(1, sizes[below])
+            ]
+        self._entries[(site, number)] = entries
+        self._places[(site, number)] = places

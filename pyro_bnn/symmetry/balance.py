@@ -30,17 +30,47 @@ class Edge:
         The spaces; one for edges to the ground.
     exponents : tuple of float
         Exponent of each space's scales.
+    axes : tuple of tuple of int
+        The axes of the mass, counted without the batch, that the units of each node run
+        through. Nodes may share axes: the two scales of a depthwise filter do.
     mass : Tensor
-        Squared weights, ``(batch, size of each node)``.
+        Squared weights, ``(batch, ...)``.
     """
 
     nodes: tuple[int, ...]
     exponents: tuple[float, ...]
+    axes: tuple[tuple[int, ...], ...]
     mass: Tensor
 
     def take(self, index: Tensor | slice) -> Edge:
         """Return the edges of some draws."""
-        return Edge(self.nodes, self.exponents, self.mass[index])
+        return self.with_mass(self.mass[index])
+
+    def with_mass(self, mass: Tensor) -> Edge:
+        """Return the same edges with another mass."""
+        return Edge(self.nodes, self.exponents, self.axes, mass)
+
+    def spread(self, place: int, values: Tensor) -> Tensor:
+        """Reshape ``(batch, size)`` values of one node to broadcast against the mass."""
+        axes = self.axes[place]
+        shape = [values.shape[0], *[1] * (self.mass.ndim - 1)]
+        for axis in axes:
+            shape[axis + 1] = self.mass.shape[axis + 1]
+        ordered = sorted(axes)
+        if list(axes) != ordered:
+            values = values.reshape(-1, *(self.mass.shape[axis + 1] for axis in axes))
+            values = values.permute(0, *(axes.index(axis) + 1 for axis in ordered))
+        return values.reshape(shape)
+
+    def gather(self, place: int, mass: Tensor) -> Tensor:
+        """Sum a tensor like the mass over all but one node's units, ``(batch, size)``."""
+        axes = self.axes[place]
+        dropped = [k + 1 for k in range(mass.ndim - 1) if k not in axes]
+        if dropped:
+            mass = mass.sum(dropped)
+        ordered = sorted(axes)
+        mass = mass.permute(0, *(ordered.index(axis) + 1 for axis in axes))
+        return mass.reshape(mass.shape[0], -1)
 
 
 @dataclass(frozen=True)
@@ -268,27 +298,25 @@ def _contract(edge: Edge, u: Sequence[Tensor], keep: int) -> Tensor:
     """Scale the mass of an edge and sum over all units but those of one place."""
     factors = [(2 * e * u[node]).exp() for node, e in zip(edge.nodes, edge.exponents, strict=True)]
     own = factors[keep]
-    if len(factors) == 1:
+    if edge.axes == ((0,),):
         return edge.mass * own
-    if len(factors) == 2:
-        other = factors[1 - keep]
+    if edge.axes == ((0,), (1,)):
         mass = edge.mass if keep == 0 else edge.mass.mT
-        return (mass @ other[..., None])[..., 0] * own
+        return (mass @ factors[1 - keep][..., None])[..., 0] * own
     mass = edge.mass
-    for place in reversed(range(len(factors))):
+    for place, factor in enumerate(factors):
         if place != keep:
-            shape = [mass.shape[0], *[1] * (mass.ndim - 1)]
-            shape[place + 1] = factors[place].shape[1]
-            mass = (mass * factors[place].reshape(shape)).sum(place + 1, keepdim=True)
-    return mass.reshape(own.shape) * own
+            mass = mass * edge.spread(place, factor)
+    return edge.gather(keep, mass) * own
 
 
 def _without_loops(edge: Edge) -> Edge:
     """Drop the edges of units to themselves: they do not move."""
-    if len(edge.nodes) == 2 and edge.nodes[0] == edge.nodes[1] and not sum(edge.exponents):
+    loops = edge.axes == ((0,), (1,)) and edge.nodes[0] == edge.nodes[1]
+    if loops and not sum(edge.exponents):
         mass = edge.mass.clone()
         mass.diagonal(dim1=-2, dim2=-1).zero_()
-        return Edge(edge.nodes, edge.exponents, mass)
+        return edge.with_mass(mass)
     return edge
 
 
@@ -320,10 +348,8 @@ def _masked(edge: Edge, hidden: Sequence[Tensor]) -> Edge:
     mass = edge.mass
     for place, node in enumerate(edge.nodes):
         if bool(hidden[node].any()):
-            shape = [mass.shape[0], *[1] * (mass.ndim - 1)]
-            shape[place + 1] = mass.shape[place + 1]
-            mass = mass.masked_fill(hidden[node].reshape(shape), 0.0)
-    return Edge(edge.nodes, edge.exponents, mass)
+            mass = mass.masked_fill(edge.spread(place, hidden[node]), 0.0)
+    return edge.with_mass(mass)
 
 
 def _unit_mass(edges: Sequence[Edge], scales: list[Tensor], degenerate: Sequence[Tensor]) -> None:

@@ -21,6 +21,7 @@ from pyro_bnn.symmetry.certificate import certify
 from pyro_bnn.symmetry.computation import Computation, computation
 from pyro_bnn.symmetry.group import SymmetryGroup
 from pyro_bnn.symmetry.rules import RULES, Call
+from pyro_bnn.symmetry.stacked import Stacked, taken_apart, with_stacks
 
 
 def discover(source: Any, *args: Any, **kwargs: Any) -> SymmetryGroup:
@@ -140,10 +141,15 @@ class _Reader(Interpreter):
             kwargs=kwargs,
             shapes=tuple(tuple(tensor.shape) for tensor in tensors),
         )
-        if not any(value.constant is None for value in call.tensors()):
+        stacked = any(isinstance(a, Stacked) for a in pytree.tree_leaves(args))
+        if not stacked and all(value.constant is not None for value in call.tensors()):
             return pytree.tree_map(
                 lambda t: self.analysis.constant(t) if isinstance(t, Tensor) else t, result
             )
+        apart = taken_apart(node)
+        return with_stacks(self.analysis, call, lambda c: self._apply(c, result), apart)
+
+    def _apply(self, call: Call, result: Any) -> Any:
         rule = RULES.get(call.name)
         value = rule(self.analysis, call) if rule is not None else None
         if value is not None:

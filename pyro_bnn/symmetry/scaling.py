@@ -13,6 +13,8 @@ from pyro_bnn.symmetry.balance import Edge, balance, node_masses
 from pyro_bnn.symmetry.element import GroupElement
 from pyro_bnn.symmetry.group import SymmetryGroup, Term
 
+Key = tuple[tuple[int, ...], tuple[float, ...], tuple[tuple[int, ...], ...]]
+
 
 @dataclass(frozen=True)
 class Scaled:
@@ -110,21 +112,18 @@ def edges_of(
     for name, node in nodes.items():
         for term in group.families[name].terms:
             blocks.setdefault((term.site, term.block), []).append((node, term))
-    merged: dict[tuple[tuple[int, ...], tuple[float, ...]], Tensor] = {}
+    merged: dict[Key, Tensor] = {}
     for (site, block), terms in blocks.items():
         if site in group.statistics or (not biases and len(group.shapes[site]) < 2):
             continue
-        terms = _combined(terms)
-        mass = _block_mass(group, params[site], site, block, [term for _, term in terms])
+        terms = sorted(_combined(terms), key=lambda pair: (pair[0], pair[1].exponent))
+        if not terms:
+            continue
+        mass, axes = _block_mass(group, params[site], site, block, [t for _, t in terms])
         mass = mass * (precision or {}).get(site, 1.0)
-        order = sorted(range(len(terms)), key=lambda k: (terms[k][0], terms[k][1].exponent))
-        mass = mass.permute(0, *(k + 1 for k in order))
-        key = (
-            tuple(terms[k][0] for k in order),
-            tuple(terms[k][1].exponent for k in order),
-        )
+        key = (tuple(node for node, _ in terms), tuple(t.exponent for _, t in terms), axes)
         merged[key] = merged[key] + mass if key in merged else mass
-    return [Edge(owner, powers, mass.contiguous()) for (owner, powers), mass in merged.items()]
+    return [Edge(*key, mass.contiguous()) for key, mass in merged.items()]
 
 
 def _combined(terms: list[tuple[int, Term]]) -> list[tuple[int, Term]]:
@@ -143,8 +142,16 @@ def _combined(terms: list[tuple[int, Term]]) -> list[tuple[int, Term]]:
 
 def _block_mass(
     group: SymmetryGroup, value: Tensor, site: str, block: tuple[int, ...], terms: list[Term]
-) -> Tensor:
-    """Return the squared weights of a block, one axis for each term, ``(batch, sizes)``."""
+) -> tuple[Tensor, tuple[tuple[int, ...], ...]]:
+    """Return the squared weights of a block, summed over what no term runs through.
+
+    Returns
+    -------
+    mass : Tensor
+        ``(batch, ...)``.
+    axes : tuple of tuple of int
+        The axes, without the batch, that each term runs through.
+    """
     options = [action.places(axis) for axis in group.layout[site]]
     chosen = [options[k][number] for k, number in enumerate(block)]
     joint = action.joint(chosen, value.shape[1:])
@@ -153,24 +160,18 @@ def _block_mass(
         squares = value.double().square().reshape(value.shape[0], *joint.sizes)
     else:
         squares = value.flatten(1)[:, action.grid(joint)].double().square()
-    kept: list[tuple[int, ...]] = []
+    run: list[tuple[int, ...]] = []
     for term in terms:
         if term.axis < 0:
-            kept.append(())
+            run.append(())
             continue
         k = starts[term.axis] + term.place
         space = group.spaces[joint.spaces[k]]
-        kept.append((joint.spaces.index(space.over), k) if space.over else (k,))
-    axes = [k for group_axes in kept for k in group_axes]
-    dropped = [k + 1 for k in range(len(joint.sizes)) if k not in axes]
+        run.append((joint.spaces.index(space.over), k) if space.over else (k,))
+    kept = list(dict.fromkeys(k for axes in run for k in axes))
+    dropped = [k + 1 for k in range(len(joint.sizes)) if k not in kept]
     if dropped:
         squares = squares.sum(dropped)
-    left = sorted(axes)
-    squares = squares.permute(0, *(left.index(k) + 1 for k in axes))
-    sizes = []
-    for group_axes in kept:
-        length = 1
-        for k in group_axes:
-            length *= joint.sizes[k]
-        sizes.append(length)
-    return squares.reshape(value.shape[0], *sizes)
+    left = sorted(kept)
+    squares = squares.permute(0, *(left.index(k) + 1 for k in kept))
+    return squares, tuple(tuple(kept.index(k) for k in axes) for axes in run)

@@ -28,6 +28,9 @@ def batch_norm(analysis: Analysis, call: Call) -> Result:
     else:
         if variance.constant is None:
             analysis.offsets[variance.owner] = eps
+            channel = list(value.shape[1:2])
+            square = analysis.apply(value, labels(value), [1], channel, 2, "even")
+            analysis.add([square, variance], channel)
         result = along(analysis, value, mean, 1, "sum")
         names = labels(variance)
         inverse = analysis.apply(variance, names, names, variance.shape, -0.5, "none")

@@ -150,7 +150,8 @@ def pad(analysis: Analysis, call: Call) -> Result:
             if width:
                 empty = list(value.shape)
                 empty[axis] = width
-                parts.insert(position if position == 0 else len(parts),
-                             analysis.constant(torch.zeros(empty)))
+                parts.insert(
+                    position if position == 0 else len(parts), analysis.constant(torch.zeros(empty))
+                )
         value = joined(analysis, parts, axis, shape)
     return value
