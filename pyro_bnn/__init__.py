@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pyro_bnn import openmp as openmp
 from pyro_bnn.data import Data, Split
 from pyro_bnn.errors import UserError
 from pyro_bnn.logdensity import LogDensity
