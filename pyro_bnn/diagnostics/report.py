@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import platform
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -46,6 +47,14 @@ _SPACES = {
     "canonical": "Canonical weights",
     "function": "Functions",
 }
+_FROM_RECIPE = (
+    ("kernel.name", "Kernel"),
+    ("run.warmup", "Warm-up draws"),
+    ("run.seed", "Seed"),
+    ("run.device", "Device"),
+    ("run.likelihood_temperature", "Temperature of the likelihood"),
+    ("run.posterior_temperature", "Temperature of the posterior"),
+)
 _VERSIONS = ("torch", "pyro-ppl", "arviz-stats", "numpy")
 
 
@@ -162,8 +171,9 @@ def _facts(trace: xr.DataTree, found: Diagnosis) -> list[tuple[str, str]]:
         facts.append(("Sample", f"{sampler.chains:,} chains of {sampler.draws:,} draws"))
     if not math.isnan(sampler.seconds):
         facts.append(("Time", duration(sampler.seconds)))
-    for key, name in (("method", "Method"), ("seed", "Seed"), ("device", "Device")):
-        value = attrs.get(key, _in_recipe(str(attrs.get("recipe", "")), key))
+    recipe = _recipe(str(attrs.get("recipe", "")))
+    for path, name in _FROM_RECIPE:
+        value = recipe.get(path)
         if value is not None:
             facts.append((name, str(value)))
     if "created_at" in attrs:
@@ -175,18 +185,18 @@ def _facts(trace: xr.DataTree, found: Diagnosis) -> list[tuple[str, str]]:
     return facts
 
 
-def _in_recipe(recipe: str, key: str) -> Any:
-    """Find a key at the top level of a recipe or in one of its tables."""
-    import tomllib
-
+def _recipe(text: str) -> dict[str, Any]:
+    """Read the values of a recipe by table and key, such as ``run.seed``."""
     try:
-        tables = tomllib.loads(recipe)
+        tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError:
-        return None
-    for table in (tables, *(t for t in tables.values() if isinstance(t, dict))):
-        if key in table:
-            return table[key]
-    return None
+        return {}
+    return {
+        f"{name}.{key}": value
+        for name, table in tables.items()
+        if isinstance(table, dict)
+        for key, value in table.items()
+    }
 
 
 @cache
@@ -336,8 +346,7 @@ def _orbit_rows(found: Diagnosis) -> list[tuple[str, str, str]]:
 def _log_order(found: Diagnosis) -> str:
     if found.orbits is None or math.isnan(found.orbits.log_order):
         return ""
-    log_order = found.orbits.log_order
-    return f"{log_order:.1f}, that is |G| ≈ 10^{log_order / math.log(10):.1f}"
+    return f"{found.orbits.log_order / math.log(10):.1f}"
 
 
 def _orbit_notes(found: Diagnosis) -> list[tuple[str, str]]:

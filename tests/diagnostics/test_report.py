@@ -73,6 +73,8 @@ def test_page_says_what_the_numbers_say(trace: xr.DataTree) -> None:
     assert "S_4  permutation" in text
     assert "name = &#34;hmc&#34;" in text
     assert "synthetic_mlp" in text
+    assert "<dt>Kernel</dt><dd>hmc</dd>" in text
+    assert "<dt>Seed</dt><dd>0</dd>" in text
 
 
 @pytest.mark.parametrize(
