@@ -72,8 +72,9 @@ def test_the_snippets_of_a_page_run_in_their_order(page):
         if language == "python":
             exec(compile("\n" * line + text, str(page), "exec"), names)
         else:
-            parser = doctest.DocTestParser()
-            run_doctest(parser.get_doctest(text, names, id_of(page), str(page), line))
+            test = doctest.DocTestParser().get_doctest(text, {}, id_of(page), str(page), line)
+            test.globs = names  # not a copy: the next snippet goes on with what this one made
+            run_doctest(test)
 
 
 @pytest.mark.parametrize("name", MODULES)
