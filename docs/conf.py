@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
-import sys
+import json
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -10,14 +11,12 @@ from typing import Any
 import typer.main
 from sphinx.application import Sphinx
 
-HERE = Path(__file__).parent
-if importlib.util.find_spec("pyro_bnn") is None:
-    sys.path.insert(0, str(HERE.parent))
-
 import pyro_bnn
 from pyro_bnn.diagnostics import SUMMARY_KEYS
 from pyro_bnn.infer.cli.app import app as command_line
 from pyro_bnn.infer.recipe import Recipe
+
+HERE = Path(__file__).parent
 
 project = "pyro_bnn"
 author = "The pyro_bnn developers"
@@ -39,6 +38,7 @@ nitpick_ignore_regex = [
     ),  # links to other sites would need the network
     ("py:obj", r"\w+"),  # names of parameters
 ]
+smartquotes_action = "qe"  # two hyphens are an option, not a dash
 autosummary_generate = False
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
@@ -52,33 +52,39 @@ html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sourcelink = False
 html_theme_options = {
+    "navbar_persistent": [],
     "show_toc_level": 2,
     "use_download_button": False,
     "use_fullscreen_button": False,
 }
 
 # A page of reference for each, from the names that it exports.
-ROOMS = {
-    "pyro_bnn": "The face of the package",
-    "pyro_bnn.nn": "Declare: networks, priors, likelihoods",
-    "pyro_bnn.infer": "Infer: kernels and MCMC",
-    "pyro_bnn.trace": "Record: traces",
-    "pyro_bnn.symmetry": "Quotient: symmetries",
-    "pyro_bnn.diagnostics": "Judge: diagnostics and reports",
-}
+ROOMS = [
+    "pyro_bnn",
+    "pyro_bnn.nn",
+    "pyro_bnn.infer",
+    "pyro_bnn.trace",
+    "pyro_bnn.symmetry",
+    "pyro_bnn.diagnostics",
+]
 
 
 def write_reference(app: Sphinx) -> None:
     """Write the pages that follow from the code: API, commands, recipe keys, summary keys."""
     folder = HERE / "reference" / "generated"
     folder.mkdir(exist_ok=True)
-    for name, title in ROOMS.items():
-        _write(folder / f"{name}.md", _api_page(name, title))
-    keys = [(f"`{key}`", f"`{default}`", text) for key, default, text in Recipe.documentation()]
+    for name in ROOMS:
+        _write(folder / f"{name}.md", _api_page(name))
+    keys = [(f"`{key}`", _toml(default), text) for key, default, text in Recipe.documentation()]
     _write(folder / "recipe_keys.txt", _table(("key", "default", "meaning"), keys))
     found = [(f"`{key}`", text) for key, text in SUMMARY_KEYS.items()]
     _write(folder / "summary_keys.txt", _table(("key", "meaning"), found))
     _write(folder / "commands.txt", _commands())
+
+
+def _toml(default: str) -> str:
+    value = ast.literal_eval(default)
+    return "not set" if value is None else f"`{json.dumps(value)}`"
 
 
 def _commands() -> str:
@@ -91,28 +97,33 @@ def _commands() -> str:
             (f"`{p.name.upper() if p in arguments else ', '.join(p.opts)}`", p.help or "")
             for p in command.params
         ]
-        text = inspect.cleandoc(command.help or "")
-        parts += [f"## {name}\n", f"```\n{shown}\n```\n", f"{text}\n", _table(("", ""), rows), ""]
+        text = inspect.cleandoc(command.help or "").replace("Example: ", "For example\n\n    ")
+        parts += [
+            f"## {name}\n",
+            f"```\n{shown}\n```\n",
+            f"{text}\n",
+            _table(("argument or option", "meaning"), rows),
+            "",
+        ]
     return "\n".join(parts)
 
 
-def _api_page(name: str, title: str) -> str:
+def _api_page(name: str) -> str:
     module = importlib.import_module(name)
-    parts = [
-        f"# {title}\n",
-        f"```{{eval-rst}}\n.. py:module:: {name}\n```\n",
-        f"{module.__doc__}\n",
-    ]
+    parts = [f"# {name}\n", _rst(f".. py:module:: {name}\n"), f"{module.__doc__}\n"]
     for exported in _exports(module):
         value = getattr(module, exported)
-        if getattr(value, "__module__", name).startswith("pyro_bnn") or not callable(value):
-            parts.append(
-                f"## {exported}\n\n```{{eval-rst}}\n{_directive(name, exported, value)}```\n"
-            )
+        home = getattr(value, "__module__", name).partition(".")[0]
+        parts.append(f"## {exported}\n")
+        if callable(value) and home != "pyro_bnn":
+            parts.append(f"{exported} of `{home}`, unchanged.\n")
         else:
-            home = f"{value.__module__.partition('.')[0]}"
-            parts.append(f"## {exported}\n\n{exported} of `{home}`, unchanged.\n")
+            parts.append(_rst(_directive(name, exported, value)))
     return "\n".join(parts)
+
+
+def _rst(text: str) -> str:
+    return f"```{{eval-rst}}\n{text}```\n"
 
 
 def _exports(module: ModuleType) -> list[str]:
