@@ -49,6 +49,24 @@ class Value:
     zero: bool = False
 
 
+@dataclass(eq=False)
+class Stacked:
+    """Tensors of one shape, stacked along an axis.
+
+    Attributes
+    ----------
+    parts : tuple of Value
+        Without the axis.
+    axis : int
+    shape : tuple of int
+        With the axis.
+    """
+
+    parts: tuple[Value, ...]
+    axis: int
+    shape: tuple[int, ...]
+
+
 @dataclass(frozen=True)
 class Block:
     """One block of a tensor: a path for its concatenations and its slots."""

@@ -15,13 +15,21 @@ from torch import Tensor
 from torch.fx import Interpreter, Node
 from torch.utils import _pytree as pytree
 
-from pyro_bnn.symmetry.analysis import Analysis, Value
+from pyro_bnn.symmetry.analysis import Analysis, Stacked, Value
 from pyro_bnn.symmetry.assembly import assemble
 from pyro_bnn.symmetry.certificate import certify
 from pyro_bnn.symmetry.computation import Computation, computation
 from pyro_bnn.symmetry.group import SymmetryGroup
 from pyro_bnn.symmetry.rules import RULES, Call
-from pyro_bnn.symmetry.stacked import Stacked, taken_apart, with_stacks
+from pyro_bnn.symmetry.stacked import taken_apart, with_stacks
+
+SHAPE_ONLY = {
+    f"aten.{name}"
+    for name in (
+        "new_zeros", "new_ones", "new_full", "new_empty", "zeros_like", "ones_like", "full_like",
+        "empty_like", "sym_size",
+    )
+}  # fmt: skip
 
 
 def discover(source: Any, *args: Any, **kwargs: Any) -> SymmetryGroup:
@@ -102,15 +110,15 @@ class _Reader(Interpreter):
         elif n not in self._live:
             return result
         elif n.op == "get_attr":
-            constant = isinstance(result, Tensor)
-            self.known[n] = self.analysis.constant(result) if constant else result
+            self.known[n] = result
         elif n.op == "call_function":
             self.known[n] = self._read(n, result)
         elif n.op == "output":
             for value in pytree.tree_leaves(self._known(n.args)):
-                if isinstance(value, Value):
-                    self.analysis.pin(value)
-                    self.analysis.freeze(value)
+                for part in value.parts if isinstance(value, Stacked) else (value,):
+                    if isinstance(part, Value):
+                        self.analysis.pin(part)
+                        self.analysis.freeze(part)
         return result
 
     def finish(self) -> None:
@@ -124,28 +132,32 @@ class _Reader(Interpreter):
                 self.analysis.freeze_signs(value)
 
     def _known(self, arguments: Any) -> Any:
-        return pytree.tree_map(
-            lambda leaf: self.known[leaf] if isinstance(leaf, Node) else leaf,
-            arguments,
-            is_leaf=lambda leaf: isinstance(leaf, Node),
-        )
+        """Replace nodes by what is known of them; constants are looked at when they are used."""
+
+        def known(leaf: Any) -> Any:
+            value = self.known[leaf] if isinstance(leaf, Node) else leaf
+            return self.analysis.constant(value) if isinstance(value, Tensor) else value
+
+        return pytree.tree_map(known, arguments, is_leaf=lambda leaf: isinstance(leaf, Node))
 
     def _read(self, node: Node, result: Any) -> Any:
-        args, kwargs = self._known(node.args), self._known(node.kwargs)
+        name = str(getattr(node.target, "overloadpacket", node.target))
+        sources = [self.known[source] for source in node.all_input_nodes]
+        fixed = all(isinstance(v, Tensor) for v in pytree.tree_leaves(sources))
+        if fixed or name in SHAPE_ONLY:
+            return result
         if node.target is operator.getitem:
-            return args[0][args[1]]
+            source, position = node.args
+            assert isinstance(source, Node)
+            return self.known[source][position]
+        args, kwargs = self._known(node.args), self._known(node.kwargs)
         tensors = [value for value in pytree.tree_leaves(result) if isinstance(value, Tensor)]
         call = Call(
-            name=str(getattr(node.target, "overloadpacket", node.target)),
+            name=name,
             args=args,
             kwargs=kwargs,
             shapes=tuple(tuple(tensor.shape) for tensor in tensors),
         )
-        stacked = any(isinstance(a, Stacked) for a in pytree.tree_leaves(args))
-        if not stacked and all(value.constant is not None for value in call.tensors()):
-            return pytree.tree_map(
-                lambda t: self.analysis.constant(t) if isinstance(t, Tensor) else t, result
-            )
         apart = taken_apart(node)
         return with_stacks(self.analysis, call, lambda c: self._apply(c, result), apart)
 

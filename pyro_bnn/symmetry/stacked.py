@@ -9,36 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from torch.fx import Node
 
-from pyro_bnn.symmetry.analysis import Analysis, Value
+from pyro_bnn.symmetry.analysis import Analysis, Stacked, Value
 from pyro_bnn.symmetry.rules import Call
 from pyro_bnn.symmetry.rules.movement import joined, run, viewed
 from pyro_bnn.symmetry.rules.registry import normalise
 
 MOST_PARTS = 8
 MOVES = ("transpose", "permute", "squeeze", "unsqueeze", "clone", "contiguous", "alias", "detach")
-
-
-@dataclass(eq=False)
-class Stacked:
-    """Tensors of one shape, stacked along an axis.
-
-    Attributes
-    ----------
-    parts : tuple of Value
-        Without the axis.
-    axis : int
-    shape : tuple of int
-        With the axis.
-    """
-
-    parts: tuple[Value, ...]
-    axis: int
-    shape: tuple[int, ...]
 
 
 def stack_view(analysis: Analysis, call: Call) -> Stacked | None:

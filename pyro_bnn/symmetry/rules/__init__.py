@@ -8,6 +8,7 @@ from pyro_bnn.symmetry.rules import (
     movement,
     normalisation,
     pointwise,
+    recurrent,
     reduction,
     window,
 )
@@ -21,6 +22,7 @@ __all__ = [
     "movement",
     "normalisation",
     "pointwise",
+    "recurrent",
     "reduction",
     "window",
 ]

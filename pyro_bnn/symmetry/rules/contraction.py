@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 
 from pyro_bnn.symmetry.analysis import Analysis, Value
-from pyro_bnn.symmetry.rules.registry import Call, operand, rule
+from pyro_bnn.symmetry.rules.registry import Call, Result, normalise, operand, rule
 
 
 @rule("linear")
@@ -107,3 +107,19 @@ def lookup(
     analysis.freeze(one_hot)
     out = [*names[:axis], *picked, *names[axis + 1 :]]
     return analysis.product([(table, names), (one_hot, frozen)], out, shape)
+
+
+@rule("index", "index_select")
+def index(analysis: Analysis, call: Call) -> Result:
+    """Pick points of one axis by a constant index."""
+    table = operand(analysis, call.args[0])
+    if call.name == "aten.index_select":
+        axis, chosen = normalise(call.args[1], len(table.shape)), call.args[2]
+    else:
+        given = [k for k, entry in enumerate(call.args[1]) if entry is not None]
+        if len(given) != 1:
+            return None
+        axis, chosen = given[0], call.args[1][given[0]]
+    if chosen.constant is None:
+        return None
+    return lookup(analysis, table, axis, chosen, call.shape)

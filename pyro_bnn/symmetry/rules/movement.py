@@ -166,10 +166,23 @@ def slice_(analysis: Analysis, call: Call) -> Value | None:
         start, step = call.args[2], 1
     else:
         start, step = call.get(2, "start") or 0, call.get(4, "step", 1)
-    if isinstance(start, Value) or step != 1:
+    if isinstance(start, Value):
         return None
+    if step != 1:
+        return thinned(analysis, value, axis, call.shape)
     start = max(start + n if start < 0 else start, 0)
     return run(analysis, value, axis, start, call.shape[axis])
+
+
+def thinned(analysis: Analysis, value: Value, axis: int, shape: Sequence[int]) -> Value:
+    """Take every few points of an axis, which is pinned."""
+    analysis.pin(value, axis)
+    names = range(len(shape))
+    left = [k for k in names if k != axis]
+    sizes = [shape[k] for k in left]
+    bare = analysis.apply(value, names, left, sizes, 1, "odd")
+    grid = analysis.opaque([shape[axis]])
+    return analysis.product([(bare, left), (grid, [axis])], names, shape)
 
 
 def run(analysis: Analysis, value: Value, axis: int, start: int, length: int) -> Value:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 
 from pyro_bnn.symmetry.analysis import Analysis, Value
 from pyro_bnn.symmetry.rules.movement import viewed
@@ -33,7 +34,7 @@ def batch_norm(analysis: Analysis, call: Call) -> Result:
             analysis.add([square, variance], channel)
         result = along(analysis, value, mean, 1, "sum")
         names = labels(variance)
-        inverse = analysis.apply(variance, names, names, variance.shape, -0.5, "none")
+        inverse = analysis.apply(variance, names, names, variance.shape, Fraction(-1, 2), "none")
         result = along(analysis, result, inverse, 1, "product")
         result = affine(analysis, result, 1, scale, shift)
     if len(call.shapes) == 1:

@@ -89,7 +89,7 @@ def same(analysis: Analysis, call: Call) -> Value:
     return analysis.rearranged(value, value.axes, value.shape)
 
 
-@rule("dropout", "native_dropout", "feature_dropout", "alpha_dropout")
+@rule("dropout", "dropout_", "native_dropout", "feature_dropout", "alpha_dropout")
 def dropout(analysis: Analysis, call: Call) -> Result:
     """Pass the same numbers on: evaluated dropout is the identity."""
     return None if call.get(2, "train", False) else same(analysis, call)

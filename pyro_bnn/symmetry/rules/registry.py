@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pyro_bnn.symmetry.analysis import Analysis, Value
+from pyro_bnn.symmetry.analysis import Analysis, Stacked, Value
 
 Shape = tuple[int, ...]
 
@@ -51,7 +51,7 @@ class Call:
             yield from (item for item in items if isinstance(item, Value))
 
 
-Result = Value | tuple[Value, ...] | None
+Result = Value | Stacked | tuple[Value | Stacked, ...] | None
 Rule = Callable[[Analysis, Call], Result]
 RULES: dict[str, Rule] = {}
 

@@ -10,6 +10,7 @@ import torch
 from pyro_bnn.symmetry.analysis import Analysis, Parity, Value
 from pyro_bnn.symmetry.rules.movement import joined, viewed
 from pyro_bnn.symmetry.rules.registry import Call, Result, labels, operand, rule
+from pyro_bnn.symmetry.spaces import Axis
 
 CONVOLUTIONS = {"conv1d": 1, "conv2d": 2, "conv3d": 3}
 TRANSPOSED = {"conv_transpose1d": 1, "conv_transpose2d": 2, "conv_transpose3d": 3}
@@ -70,7 +71,7 @@ def convolution(analysis: Analysis, call: Call) -> Result:
 def along(analysis: Analysis, value: Value, vector: Value, axis: int, how: str) -> Value:
     """Add or multiply by a vector along one axis."""
     n = len(value.shape)
-    axes = [()] * n
+    axes: list[Axis] = [()] * n
     axes[axis] = vector.axes[0]
     shape = [1] * n
     shape[axis] = vector.shape[0]
@@ -155,3 +156,14 @@ def pad(analysis: Analysis, call: Call) -> Result:
                 )
         value = joined(analysis, parts, axis, shape)
     return value
+
+
+@rule("roll", "flip")
+def reorder(analysis: Analysis, call: Call) -> Result:
+    """Reorder the points of some axes, which are pinned."""
+    value = operand(analysis, call.args[0])
+    axes = call.get(2, "dims") if call.name == "aten.roll" else call.args[1]
+    if not axes:
+        return None
+    chosen = [axes] if isinstance(axes, int) else list(axes)
+    return regridded(analysis, value, chosen, call.shape, 1, "odd")
