@@ -368,9 +368,20 @@ def _unit_mass(edges: Sequence[Edge], scales: list[Tensor], degenerate: Sequence
             chosen = {e: m for e, m in masses.items() if e * direction > 0}
             if not chosen:
                 continue
-            exponent = max(chosen, key=abs)
             mass = sum((m for m in chosen.values()), torch.zeros_like(scales[node]))
             ready = waiting[node] & (mass > 0)
-            delta = -mass.where(ready, 1.0).log() / (2 * exponent)
+            delta = _to_unit(chosen, ready)
             scales[node] += delta
             waiting[node] &= ~ready
+
+
+def _to_unit(masses: dict[float, Tensor], ready: Tensor) -> Tensor:
+    """Solve ``sum_e masses[e] exp(2 e delta) = 1`` for exponents of one sign, zero elsewhere."""
+    like = next(iter(masses.values()))
+    delta = torch.zeros_like(like)
+    for _ in range(1 if len(masses) == 1 else 60):
+        terms = {e: m.where(ready, 1.0) * (2 * e * delta).exp() for e, m in masses.items()}
+        total = sum(terms.values(), torch.zeros_like(like))
+        slope = sum((2 * e * m for e, m in terms.items()), torch.zeros_like(like))
+        delta = delta - total.log() * total / slope
+    return delta.where(ready, 0.0)
