@@ -56,6 +56,8 @@ class MCMC:
         Show no progress line. Without a terminal none is shown anyway.
     disable_validation : bool
         Taken so that Pyro scripts run unchanged; a batched density cannot validate.
+    transforms : None
+        Stands where Pyro has it; the transforms are those of the sites' supports.
     save_params : sequence of str, optional
         Sites to keep; all of them by default.
     seed : int, optional
@@ -85,6 +87,7 @@ class MCMC:
         mp_context: str | None = None,
         disable_progbar: bool = False,
         disable_validation: bool = True,
+        transforms: None = None,
         save_params: Sequence[str] | None = None,
         *,
         seed: int | None = None,
@@ -100,6 +103,10 @@ class MCMC:
         ):
             if value is not None and value < least:
                 raise UserError(f"MCMC: {name} is {value}, give at least {least}")
+        if transforms is not None:
+            raise UserError(
+                "MCMC: transforms follow from the supports of the model's sites, leave them out"
+            )
         self.kernel = kernel
         self.num_samples = num_samples
         self.warmup_steps = num_samples if warmup_steps is None else warmup_steps
@@ -128,7 +135,8 @@ class MCMC:
         Raises
         ------
         UserError
-            If the model cannot be sampled; the sentence names the site.
+            If the model cannot be sampled, in which case the sentence names the site; or if the
+            run directory holds a run that is not to be resumed, or another one.
         """
         density = self.kernel.density(*args, **kwargs)
         self._refuse_unknown_sites(density)
@@ -136,12 +144,25 @@ class MCMC:
             keep_freed_memory()
         warmup = self.kernel.warmup(self.warmup_steps)
         generator = torch.Generator(density.device)
-        if resume and self._checkpoint is not None and self._checkpoint.exists():
+        # What an earlier run left here is either on disk already or given up.
+        self._block.clear()
+        if self._checkpoint is not None and self._checkpoint.exists():
+            if not resume:
+                raise UserError(
+                    f"MCMC: {self._checkpoint.directory} already holds a run: go on with it by "
+                    "run(..., resume=True), or choose another run_dir"
+                )
             snapshot = self._checkpoint.load(warmup, density.device)
+            expected = (self.num_chains, density.dim)
+            if snapshot.state.position.shape != expected:
+                raise UserError(
+                    f"MCMC: the run in {self._checkpoint.directory} has "
+                    f"{tuple(snapshot.state.position.shape)} chains and dimensions, not "
+                    f"{expected}: resume it unchanged, or choose another run_dir"
+                )
             generator.set_state(snapshot.generator)
             state, self.progress = snapshot.state, snapshot.progress
         else:
-            self._block.clear()
             self.progress = Progress()
             state = self._start(density, warmup, generator)
         with (

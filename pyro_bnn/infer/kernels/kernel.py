@@ -20,6 +20,15 @@ __all__ = ["Kernel"]
 
 _PYRO_ONLY = ("jit_compile", "jit_options", "ignore_jit_warnings", "max_plate_nesting")
 
+# Options of Pyro's kernels that can only be left at their defaults here.
+_PYRO_DEFAULTS = {
+    "potential_fn": None,
+    "transforms": None,
+    "use_multinomial_sampling": True,
+    "min_stepsize": 1e-10,
+    "max_stepsize": 1e10,
+}
+
 
 class Kernel(MCMCKernel):
     """A transition that leaves the posterior invariant.
@@ -42,7 +51,8 @@ class Kernel(MCMCKernel):
         One of Pyro's ``init_to_*`` functions; draws from the prior by default.
     **pyro_only
         Options of Pyro's kernels that say how Pyro computes gradients (``jit_compile``, ...);
-        taken so that scripts need no change, and without effect.
+        taken so that scripts need no change, and without effect. Others (``potential_fn``,
+        ``transforms``, ...) are taken at their defaults only.
 
     Raises
     ------
@@ -63,8 +73,13 @@ class Kernel(MCMCKernel):
         **pyro_only: Any,
     ) -> None:
         name = type(self).__name__
-        for option in pyro_only:
-            if option not in _PYRO_ONLY:
+        for option, value in pyro_only.items():
+            if option in _PYRO_DEFAULTS:
+                if value != _PYRO_DEFAULTS[option]:
+                    raise UserError(
+                        f"{name} cannot take {option}: leave it out, and give the Pyro model itself"
+                    )
+            elif option not in _PYRO_ONLY:
                 known = [*_own_options(type(self)), *_PYRO_ONLY]
                 near = difflib.get_close_matches(option, known, 1)
                 hint = f"did you mean {near[0]!r}?" if near else f"it knows {', '.join(known)}"
