@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from arviz_stats.base import array_stats
 from scipy.signal import lfilter
 
 from pyro_bnn.diagnostics.rank_statistics import rank_statistics
 
 
-@pytest.mark.parametrize("rho", [0.0, 0.5, 0.95, -0.9])
-@pytest.mark.parametrize("decimals", [None, 0], ids=["distinct", "tied"])
-@pytest.mark.parametrize(
-    ("chains", "draws"), [(4, 100), (2, 37), (3, 4), (2, 5), (2, 6), (2, 7), (2, 11), (16, 151)]
-)
-def test_equals_arviz(chains: int, draws: int, decimals: int | None, rho: float) -> None:
-    noise = np.random.default_rng(draws).normal(size=(30, chains, draws))
-    values = lfilter([1.0], [1.0, -rho], noise, axis=-1)
-    if decimals is not None:
-        values = values.round(decimals)
-    values = values[np.ptp(values, axis=(1, 2)) > 0]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        expected = [
-            array_stats.rhat(values),
-            array_stats.ess(values, method="bulk"),
-            array_stats.ess(values, method="tail", prob=(0.05, 0.95)),
-        ]
-    np.testing.assert_allclose(rank_statistics(values), expected, rtol=1e-9)
+def test_independent_draws_are_worth_their_number() -> None:
+    values = np.random.default_rng(0).normal(size=(200, 4, 250))
+    rhat, bulk, tail = rank_statistics(values)
+    assert abs(np.median(rhat) - 1) < 0.005
+    assert abs(np.median(bulk) / 1000 - 1) < 0.1
+    assert abs(np.median(tail) / 1000 - 1) < 0.15
+
+
+def test_autocorrelated_draws_are_worth_less() -> None:
+    # An AR(1) chain of coefficient rho has an integrated autocorrelation of (1 + rho) / (1 - rho).
+    noise = np.random.default_rng(1).normal(size=(200, 4, 2000))
+    bulk = rank_statistics(lfilter([1.0], [1.0, -0.5], noise, axis=-1))[1]
+    assert abs(np.median(bulk) / (8000 / 3) - 1) < 0.1
 
 
 def test_one_chain_has_ess_but_no_rhat() -> None:
