@@ -12,6 +12,7 @@ import xarray as xr
 from torch import Tensor
 
 from pyro_bnn.errors import UserError
+from pyro_bnn.symmetry.align import align, barycentre
 from pyro_bnn.symmetry.element import GroupElement
 from pyro_bnn.symmetry.group import SymmetryGroup
 from pyro_bnn.symmetry.scaling import Scaled, min_mass, unit_norm
@@ -19,7 +20,8 @@ from pyro_bnn.symmetry.sign import positive
 from pyro_bnn.symmetry.sort import Rule, sort
 
 Scaling = Literal["min-mass", "unit-norm"]
-Permutation = Literal["sort"]
+REFERENCE_DRAWS = 200
+Permutation = Literal["sort", "align", "weight-matching"]
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,10 @@ class Quotient:
         norm one; None leaves them alone.
     sign : bool
         Whether to settle signs.
-    permutation : {"sort"}, optional
-        Representative of the permutations; None leaves them alone.
+    permutation : {"sort", "align", "weight-matching"}, optional
+        Representative of the permutations; None leaves them alone. ``"align"`` sorts and then
+        maximises the overlap with a reference by Frank-Wolfe; ``"weight-matching"`` climbs from
+        the labels as they are, and is not a canonical map.
     rule : {"first", "max", "mean", "norm"}
         What units are sorted by.
     precision : dict of str to float, optional
@@ -73,6 +77,9 @@ class Quotient:
         most probable point of the orbit.
     biases : bool
         Whether sites with one axis count in the mass.
+    reference : dict of str to Tensor, optional
+        What to align to, ``shape`` for each site: a canonical draw, or the barycentre of some
+        (`pyro_bnn.symmetry.barycentre`). By default the barycentre of the first draws seen.
 
     Raises
     ------
@@ -102,6 +109,7 @@ class Quotient:
         rule: Rule = "first",
         precision: Mapping[str, float] | None = None,
         biases: bool = True,
+        reference: Mapping[str, Tensor] | None = None,
     ) -> None:
         _one_of("scaling", scaling, get_args(Scaling))
         _one_of("permutation", permutation, get_args(Permutation))
@@ -113,6 +121,7 @@ class Quotient:
         self.rule = rule
         self.precision = dict(precision or {})
         self.biases = biases
+        self.reference = None if reference is None else dict(reference)
 
     def canonicalize(self, params: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], GroupElement]:
         """Map draws to their representatives.
@@ -156,9 +165,16 @@ class Quotient:
         if self.sign:
             working, step = positive(self.group, working)
             element = step @ element
-        if self.permutation == "sort":
+        if self.permutation in ("sort", "align"):
             working, step = sort(self.group, working, self.rule)
             element = step @ element
+        if self.permutation in ("align", "weight-matching"):
+            if self.reference is None:
+                seen = {site: values[~nan][:REFERENCE_DRAWS] for site, values in working.items()}
+                self.reference = barycentre(self.group, seen)
+            start = "barycentre" if self.permutation == "align" else "identity"
+            aligned = align(self.group, working, self.reference, start=start)
+            element = aligned.element @ element
         element = _spare(element, nan)
         return Canonical(element.apply(params), element, nan, scaled.residual, scaled.degenerate)
 
