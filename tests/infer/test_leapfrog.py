@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from torch.func import jacrev
@@ -95,7 +97,7 @@ def test_energy_error_falls_with_the_square_of_the_step(phase, metric):
         step_size = 0.02 / 2**halvings
         _, energies = trajectory(phase, metric, step_size, 50 * 2**halvings)
         errors.append((energies - start).abs().amax(0))
-    for coarse, fine in zip(errors, errors[1:], strict=False):
+    for coarse, fine in itertools.pairwise(errors):
         ratio = coarse / fine
         assert bool(((ratio > 3.6) & (ratio < 4.4)).all()), ratio
 

@@ -203,7 +203,9 @@ def _run(
     try:
         mcmc = sample(density, group, recipe, run)
     except KeyboardInterrupt:
-        console.print(f"stopped    every finished draw is saved; go on with --resume --out {run.path}")
+        console.print(
+            f"stopped    every finished draw is saved; go on with --resume --out {run.path}"
+        )
         sys.exit(130)
     progress = mcmc.progress
     seconds = progress.seconds_warmup + progress.seconds_sampling

@@ -184,7 +184,7 @@ def _grow(
     """
     metric = state.metric
     edge = _where(forward, tree.right, tree.left)
-    signed = torch.where(forward, state.step_size, -state.step_size)[:, None]
+    signed = torch.where(forward, state.step_size, -state.step_size)
     proposal = tree.proposal
     log_weight = torch.full_like(start_energy, -torch.inf)
     total = torch.zeros_like(tree.sum)
@@ -254,11 +254,12 @@ def _join(
     """Add complete subtrees to their trees; prefer the new half (biased progressive sampling)."""
     uniform = _uniform(tree.log_weight, generator)
     take = complete & (torch.log(uniform) < subtree.log_weight - tree.log_weight)
+    log_weight = torch.logaddexp(tree.log_weight, subtree.log_weight)
     return _Tree(
         _where(complete & ~forward, subtree.left, tree.left),
         _where(complete & forward, subtree.right, tree.right),
         _where(take, subtree.proposal, tree.proposal),
-        torch.where(complete, torch.logaddexp(tree.log_weight, subtree.log_weight), tree.log_weight),
+        torch.where(complete, log_weight, tree.log_weight),
         torch.where(complete[:, None], tree.sum + subtree.sum, tree.sum),
     )
 
