@@ -6,17 +6,22 @@ from pyro_bnn.symmetry.align import align, barycentre
 from pyro_bnn.symmetry.discovery import discover
 from pyro_bnn.symmetry.element import GroupElement
 from pyro_bnn.symmetry.group import Space, SymmetryGroup
+from pyro_bnn.symmetry.identities import Identity, identities
 from pyro_bnn.symmetry.null import null_control
+from pyro_bnn.symmetry.orbit_gibbs import OrbitGibbs
 from pyro_bnn.symmetry.quotient import Canonical, Quotient
 
 __all__ = [
     "Canonical",
     "GroupElement",
+    "Identity",
+    "OrbitGibbs",
     "Quotient",
     "Space",
     "SymmetryGroup",
     "align",
     "barycentre",
     "discover",
+    "identities",
     "null_control",
 ]

@@ -55,7 +55,7 @@ def align(
     reference: Mapping[str, Tensor],
     *,
     start: str = "barycentre",
-    iterations: int = 30,
+    iterations: int = 15,
     tolerance: float = 1e-6,
 ) -> Aligned:
     """Permute and flip the units of each draw so that it overlaps most with a reference.

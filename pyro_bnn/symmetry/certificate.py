@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from pyro_bnn.symmetry.computation import Computation
 from pyro_bnn.symmetry.element import GroupElement
 from pyro_bnn.symmetry.group import SymmetryGroup
 
 TOLERANCE = 1e-10
+PRIOR_TOLERANCE = 1e-4
+PRIOR_POINTS = 3
 
 
 def certify(group: SymmetryGroup, read: Computation, points: int = 2) -> SymmetryGroup:
@@ -66,7 +69,58 @@ def certify(group: SymmetryGroup, read: Computation, points: int = 2) -> Symmetr
     names = [f"permutation of {name}" for name in group.permutable] + list(group.families)
     rejected = failing(names)
     kept = without(group, rejected)
-    return replace(kept, rejected=rejected, certificate=worst)
+    return replace(
+        kept,
+        rejected=rejected,
+        certificate=worst,
+        preserves_prior=_prior_kept(kept, read),
+        shifts=_shifts(kept, read, [weights for weights, _, _ in tests]),
+    )
+
+
+def _prior_kept(group: SymmetryGroup, read: Computation) -> dict[str, bool]:
+    """Test on a few draws whether each generator preserves the prior density too."""
+    if read.log_prior is None:
+        return {}
+    generator = torch.Generator().manual_seed(2)
+    points = [read.generic_point(generator) for _ in range(PRIOR_POINTS)]
+    draws = {site: torch.stack([point[site] for point in points]) for site in read.weights}
+    element = group.sample(generator, PRIOR_POINTS)
+    before = read.log_prior(draws)
+    result = {}
+    for name in (*group.permutable, *group.families):
+        generators = [name, f"permutation of {name}"]
+        after = read.log_prior(_only(element, generators).apply(draws))
+        close = torch.allclose(before, after, rtol=PRIOR_TOLERANCE, atol=PRIOR_TOLERANCE)
+        result[name] = close and name not in group.kind("scale")
+    return result
+
+
+def _shifts(
+    group: SymmetryGroup, read: Computation, points: Sequence[Mapping[str, Tensor]]
+) -> dict[str, int]:
+    """Find the sites that a shift common to all outputs leaves without effect.
+
+    A softmax does not see its logits' mean: the mean over the output axis of the last weights
+    is free.
+    """
+    found = {}
+    generator = torch.Generator().manual_seed(3)
+    for site, dims in group.dims.items():
+        for axis, name in enumerate(dims):
+            if not name.startswith("y") or site in group.unused or site in group.statistics:
+                continue
+            errors = []
+            for weights in points:
+                shape = list(weights[site].shape)
+                shape[axis] = 1
+                shift = torch.randn(shape, generator=generator, dtype=torch.float64)
+                before = read(weights)
+                after = read({**weights, site: weights[site] + shift})
+                errors.append(float((after - before).abs().max() / before.abs().max()))
+            if max(errors) <= TOLERANCE and weights[site].shape[axis] > 1:
+                found[site] = axis
+    return found
 
 
 def without(group: SymmetryGroup, names: Sequence[str] | dict[str, float]) -> SymmetryGroup:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,10 +64,13 @@ class Computation:
         ATen graph in float64; one placeholder a weight.
     weights : dict of str to Weight
         In order of the placeholders.
+    log_prior : callable, optional
+        Log prior density of weights with a leading batch axis.
     """
 
     graph: GraphModule
     weights: dict[str, Weight]
+    log_prior: Callable[[Mapping[str, Tensor]], Tensor] | None = None
 
     def __call__(self, weights: Mapping[str, Tensor]) -> Tensor:
         """Evaluate the function at float64 weights."""
@@ -123,7 +126,19 @@ def from_density(density: Any) -> Computation:
     for name in names:
         site = density.sites[name]
         weights[name] = Weight(tuple(site.shape), site.support)
-    return Computation(to_float64(graph), weights)
+    log_prior = _log_prior(density) if hasattr(density, "log_prior") else None
+    return Computation(to_float64(graph), weights, log_prior)
+
+
+def _log_prior(density: Any) -> Callable[[Mapping[str, Tensor]], Tensor]:
+    """Return the log prior of a density in the precision of its own sites."""
+
+    def log_prior(params: Mapping[str, Tensor]) -> Tensor:
+        own = {site: params[site].to(density.dtype) for site in density.sites}
+        value: Tensor = density.log_prior(density.unconstrain(own))
+        return value.double()
+
+    return log_prior
 
 
 def from_module(module: nn.Module, *args: Any) -> Computation:

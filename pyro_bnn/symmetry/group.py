@@ -179,6 +179,9 @@ class SymmetryGroup:
         Largest relative error of the output under the accepted generators.
     preserves_prior : dict of str to bool
         For each generator, whether the prior density is invariant too (empty if unknown).
+    shifts : dict of str to int
+        Sites, and the axis of each, to which any vector may be added at all outputs alike: a
+        softmax does not see it.
     """
 
     shapes: dict[str, tuple[int, ...]]
@@ -193,6 +196,7 @@ class SymmetryGroup:
     offsets: dict[str, float] = field(default_factory=dict)
     certificate: float = 0.0
     preserves_prior: dict[str, bool] = field(default_factory=dict)
+    shifts: dict[str, int] = field(default_factory=dict)
 
     @property
     def permutable(self) -> dict[str, Space]:
@@ -289,6 +293,7 @@ class SymmetryGroup:
             offsets=raw["offsets"],
             certificate=raw["certificate"],
             preserves_prior=raw["preserves_prior"],
+            shifts=raw["shifts"],
         )
 
     def __str__(self) -> str:
@@ -311,6 +316,8 @@ class SymmetryGroup:
             for row in rows:
                 cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
                 yield "  ".join([*cells, row[4]]).rstrip()
+        if self.shifts:
+            yield f"free up to a shift common to all outputs: {', '.join(self.shifts)}"
         if self.unused:
             yield f"not in the likelihood: {', '.join(self.unused)}"
         for name, count in self.unruled.items():
