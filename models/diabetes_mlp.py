@@ -10,9 +10,7 @@ from torch import nn
 from pyro_bnn.data import standardised_split
 from pyro_bnn.nn import Normal, gaussian, lift
 
-net = nn.Sequential(
-    nn.Linear(10, 16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 1)
-)
+net = nn.Sequential(nn.Linear(10, 16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 1))
 bnn = lift(net, prior=Normal(scale="fan_in"))
 
 

@@ -277,7 +277,7 @@ class MCMC:
         self.progress.gradients += info.gradients
         if run.meter.watched:
             acceptance = float(info.stats["acceptance_rate"].mean())
-            run.meter.show(self.progress, acceptance, float(state.step_size))
+            run.meter.show(self.progress, acceptance, float(state.step_size.median()))
         if self._hook is not None:
             self._hook(self.kernel, run.density.unflatten(state.position), stage, count - 1)
 

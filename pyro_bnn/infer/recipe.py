@@ -184,6 +184,10 @@ def _sentence(error: ValidationError, source: str, known: list[str]) -> str:
     # The discriminator's value stands in the location of kernel keys: ("kernel", "hmc", "jitter").
     path = [str(part) for part in first["loc"] if part not in ("hmc", "nuts")]
     key = ".".join(path)
+    if first["type"] == "extra_forbidden" and key in known:
+        kernel = first["loc"][1]
+        keys = (HMCSettings if kernel == "hmc" else NUTSSettings).model_fields
+        return f"{source}: kernel '{kernel}' has no key '{key}'; it knows {', '.join(keys)}"
     if first["type"] == "extra_forbidden":
         return _unknown(key, source, known)
     if first["type"].startswith("union_tag"):

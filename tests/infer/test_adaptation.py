@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from pyro.infer.mcmc.adaptation import WarmupAdapter
 
-from pyro_bnn.infer import HMC
+from pyro_bnn.infer import HMC, MCMC
 from pyro_bnn.infer.adaptation.dual_averaging import DualAveraging
 from pyro_bnn.infer.adaptation.mass_matrix import PooledVariance
 from pyro_bnn.infer.adaptation.schedule import window_ends
@@ -21,39 +23,62 @@ from pyro_bnn.infer.kernels.hamiltonian import metric_from_variance
 @pytest.mark.parametrize("first", [1e-3, 10.0])
 def test_dual_averaging_reaches_the_target_from_either_side(target, first):
     random = np.random.default_rng(0)
-    averaging = DualAveraging(target)
-    averaging.restart(first)
-    step = first
+    averaging = DualAveraging.start(torch.tensor([first], dtype=torch.float64))
     for _ in range(1000):
         # The acceptance rate falls with the step, seen through noise.
-        acceptance = math.exp(-(step**2)) + random.normal(0, 0.05)
-        step = averaging.update(min(max(acceptance, 0.0), 1.0))
-    assert math.exp(-(averaging.averaged**2)) == pytest.approx(target, abs=0.02)
+        step = averaging.log_step.exp()
+        acceptance = torch.exp(-(step**2)) + random.normal(0, 0.05)
+        averaging = averaging.update(acceptance.clamp(0.0, 1.0), target)
+    reached = math.exp(-(float(averaging.log_averaged.exp()) ** 2))
+    assert reached == pytest.approx(target, abs=0.02)
 
 
 def test_dual_averaging_follows_the_published_recursion():
     """Hoffman & Gelman 2014, algorithm 5, lines 14 to 16, written with its own sums."""
     acceptances = [0.1, 0.9, 0.7, 1.0, 0.4]
-    averaging = DualAveraging(0.8)
-    averaging.restart(0.3)
+    averaging = DualAveraging.start(torch.tensor(0.3, dtype=torch.float64))
     mu, mean_error, log_average = math.log(3.0), 0.0, 0.0
     for m, acceptance in enumerate(acceptances, 1):
-        step = averaging.update(acceptance)
+        averaging = averaging.update(torch.tensor(acceptance, dtype=torch.float64), 0.8)
         mean_error = (1 - 1 / (m + 10)) * mean_error + (0.8 - acceptance) / (m + 10)
         log_step = mu - math.sqrt(m) / 0.05 * mean_error
         log_average = m**-0.75 * log_step + (1 - m**-0.75) * log_average
-        assert step == pytest.approx(math.exp(log_step), rel=1e-12)
-    assert averaging.averaged == pytest.approx(math.exp(log_average), rel=1e-12)
+        assert float(averaging.log_step) == pytest.approx(log_step, rel=1e-12)
+    assert float(averaging.log_averaged) == pytest.approx(log_average, rel=1e-12)
 
 
-def test_restart_forgets():
-    averaging, fresh = DualAveraging(0.8), DualAveraging(0.8)
-    averaging.restart(0.01)
-    for _ in range(20):
-        averaging.update(0.2)
-    averaging.restart(0.5)
-    fresh.restart(0.5)
-    assert averaging == fresh
+def test_chains_with_step_sizes_of_their_own_do_not_mix():
+    both = DualAveraging.start(torch.tensor([0.1, 2.0], dtype=torch.float64))
+    alone = DualAveraging.start(torch.tensor(2.0, dtype=torch.float64))
+    for rate in (0.3, 0.9, 0.6):
+        both = both.update(torch.tensor([1.0, rate], dtype=torch.float64), 0.8)
+        alone = alone.update(torch.tensor(rate, dtype=torch.float64), 0.8)
+    assert torch.equal(both.log_step[1], alone.log_step)
+
+
+def test_a_chain_that_starts_on_a_cliff_is_not_left_behind():
+    """One chain starts at a noise of 1e-4, where the others' step size accepts nothing."""
+    y = torch.randn(200, generator=torch.Generator().manual_seed(0))
+
+    def model():
+        mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
+        noise = pyro.sample("noise", dist.HalfNormal(1.0))
+        with pyro.plate("data", len(y)):
+            pyro.sample("y", dist.Normal(mean, noise), obs=y)
+
+    log_noise = torch.zeros(8)
+    log_noise[0] = math.log(1e-4)
+    mcmc = MCMC(
+        HMC(model, num_steps=8, jitter=0.5),
+        20,
+        warmup_steps=100,
+        num_chains=8,
+        initial_params={"mean": torch.full((8,), 0.5), "noise": log_noise},
+        disable_progbar=True,
+    )
+    mcmc.run()
+    rates = mcmc.to_datatree()["sample_stats"]["acceptance_rate"].mean("draw")
+    assert float(rates.min()) > 0.3
 
 
 def test_windows_of_stan():
@@ -98,7 +123,7 @@ def test_step_size_search_scales_with_the_target(targets):
         start = scale * torch.randn(64, 5, generator=torch.Generator().manual_seed(0)).double()
         state = HMC(None).init(start, density)
         step_size = reasonable_step_size(state, density, torch.Generator().manual_seed(1))
-        found.append(step_size / scale)
+        found.append(float(step_size) / scale)
     # It halts within a factor 2 of the step that is accepted at 80 %, above it or below.
     assert max(found) < 4 * min(found)
     assert 0.3 < found[1] < 3

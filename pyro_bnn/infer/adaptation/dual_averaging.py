@@ -3,59 +3,52 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
 
 __all__ = ["DualAveraging"]
 
+_GAMMA = 0.05
+_T0 = 10.0
+_KAPPA = 0.75
 
-@dataclass
-class DualAveraging:
-    """Drive the mean acceptance rate to a target by moving the logarithm of the step size.
+
+class DualAveraging(NamedTuple):
+    """Drives acceptance rates to a target by moving the logarithm of the step size.
+
+    The tensors are scalars where all chains share a step size, or ``(chain,)``.
 
     Attributes
     ----------
-    target : float
-        Acceptance rate to reach.
-    mu : float
+    mu : Tensor
         Where log step sizes are drawn to; ten times the initial step.
-    log_step, log_averaged : float
+    log_step, log_averaged : Tensor
         The current iterate, and the weighted average that is kept at the end.
-    error : float
+    error : Tensor
         Running mean of target minus acceptance.
-    count : int
+    count : Tensor
         Updates made.
     """
 
-    target: float
-    mu: float = 0.0
-    log_step: float = 0.0
-    log_averaged: float = 0.0
-    error: float = 0.0
-    count: int = 0
+    mu: Tensor
+    log_step: Tensor
+    log_averaged: Tensor
+    error: Tensor
+    count: Tensor
 
-    gamma = 0.05
-    t0 = 10.0
-    kappa = 0.75
+    @classmethod
+    def start(cls, step_size: Tensor) -> DualAveraging:
+        """Begin from a step size."""
+        log_step = step_size.log()
+        zero = torch.zeros_like(log_step)
+        return cls(log_step + math.log(10), log_step, log_step, zero, zero)
 
-    def restart(self, step_size: float) -> None:
-        """Begin again from a step size."""
-        self.mu = math.log(10 * step_size)
-        self.log_step = math.log(step_size)
-        self.log_averaged = math.log(step_size)
-        self.error = 0.0
-        self.count = 0
-
-    def update(self, acceptance: float) -> float:
-        """Take in one acceptance rate, pooled over the chains; return the next step size."""
-        self.count += 1
-        weight = 1 / (self.count + self.t0)
-        self.error += weight * (self.target - acceptance - self.error)
-        self.log_step = self.mu - math.sqrt(self.count) / self.gamma * self.error
-        forget = self.count**-self.kappa
-        self.log_averaged += forget * (self.log_step - self.log_averaged)
-        return math.exp(self.log_step)
-
-    @property
-    def averaged(self) -> float:
-        """Step size to sample with."""
-        return math.exp(self.log_averaged)
+    def update(self, acceptance: Tensor, target: float) -> DualAveraging:
+        """Take in acceptance rates, pooled over the chains where the step size is."""
+        count = self.count + 1
+        error = self.error + (target - acceptance - self.error) / (count + _T0)
+        log_step = self.mu - count.sqrt() / _GAMMA * error
+        averaged = self.log_averaged + count**-_KAPPA * (log_step - self.log_averaged)
+        return DualAveraging(self.mu, log_step, averaged, error, count)

@@ -1,8 +1,6 @@
-"""Warm-up of a Hamiltonian kernel: step size and mass matrix, pooled over the chains."""
+"""Warm-up of a Hamiltonian kernel: step sizes and the mass matrix."""
 
 from __future__ import annotations
-
-import math
 
 import torch
 from torch import Tensor
@@ -24,6 +22,11 @@ __all__ = ["Warmup", "reasonable_step_size"]
 class Warmup:
     """Adapt the step size at every step and the mass matrix at the end of every window.
 
+    In the first phase each chain has a step size of its own. A draw from the prior may lie where
+    the likelihood is steeper by orders of magnitude than where the other chains are, and there a
+    shared step size would leave it stuck. From the first window on the chains share one, and
+    what they learn is pooled.
+
     Parameters
     ----------
     num_steps : int
@@ -31,7 +34,7 @@ class Warmup:
     adapt_step_size, adapt_mass_matrix : bool
         What to adapt.
     target_accept_prob : float
-        Acceptance rate that the step size aims at, a mean over chains.
+        Acceptance rate that the step size aims at; once it is shared, a mean over chains.
     """
 
     def __init__(
@@ -45,30 +48,26 @@ class Warmup:
         self.num_steps = num_steps
         self.adapt_step_size = adapt_step_size
         self.adapt_mass_matrix = adapt_mass_matrix
+        self.target = target_accept_prob
         self.start, self.ends = window_ends(num_steps)
-        self.averaging = DualAveraging(target_accept_prob)
+        self.averaging: DualAveraging | None = None
         self.variance: PooledVariance | None = None
         self.count = 0
 
-    def begin(
-        self, state: State, density: Density, generator: torch.Generator
-    ) -> State:
-        """Find a first step size and start the averages."""
+    def begin(self, state: State, density: Density, generator: torch.Generator) -> State:
+        """Find first step sizes, one a chain, and start the averages."""
         self.variance = self._fresh(state)
+        state = state._replace(step_size=state.step_size.expand(len(state.position)))
         return self._restart(state, density, generator)
 
     def update(
-        self,
-        state: State,
-        info: Info,
-        density: Density,
-        generator: torch.Generator,
+        self, state: State, info: Info, density: Density, generator: torch.Generator
     ) -> State:
         """Learn from one step of all chains; return the state to go on from."""
         self.count += 1
-        if self.adapt_step_size:
-            acceptance = float(info.stats["acceptance_rate"].mean())
-            state = _with_step_size(state, self.averaging.update(acceptance))
+        state = self._adapt_step_size(state, info)
+        if self.count == self.start or (self.count == self.num_steps and not self.ends):
+            state = self._share_step_size(state)
         if self.adapt_mass_matrix and self.ends:
             assert self.variance is not None
             if self.start < self.count <= self.ends[-1]:
@@ -77,18 +76,16 @@ class Warmup:
                 state = state._replace(metric=metric_from_variance(self.variance.estimate()))
                 self.variance = self._fresh(state)
                 state = self._restart(state, density, generator)
-        if self.count == self.num_steps and self.adapt_step_size:
-            state = _with_step_size(state, self.averaging.averaged)
+        if self.count == self.num_steps and self.averaging is not None:
+            state = state._replace(step_size=self.averaging.log_averaged.exp())
         return state
 
     def tensors(self) -> dict[str, Tensor]:
         """All that is needed to go on, as tensors."""
-        averaging = self.averaging
-        numbers = [averaging.mu, averaging.log_step, averaging.log_averaged, averaging.error]
-        saved = {
-            "warmup.averaging": torch.tensor(numbers, dtype=torch.float64),
-            "warmup.counts": torch.tensor([averaging.count, self.count]),
-        }
+        saved = {"warmup.count": torch.tensor(self.count)}
+        if self.averaging is not None:
+            parts = self.averaging._asdict().items()
+            saved |= {f"warmup.averaging.{name}": part for name, part in parts}
         if self.variance is not None:
             saved["warmup.mean"] = self.variance.mean
             saved["warmup.squares"] = self.variance.squares
@@ -97,11 +94,10 @@ class Warmup:
 
     def load(self, saved: dict[str, Tensor]) -> None:
         """Go on from what `tensors` returned."""
-        averaging = self.averaging
-        averaging.mu, averaging.log_step, averaging.log_averaged, averaging.error = saved[
-            "warmup.averaging"
-        ].tolist()
-        averaging.count, self.count = saved["warmup.counts"].tolist()
+        self.count = int(saved["warmup.count"])
+        if "warmup.averaging.mu" in saved:
+            names = DualAveraging._fields
+            self.averaging = DualAveraging(*(saved[f"warmup.averaging.{n}"] for n in names))
         if "warmup.mean" in saved:
             self.variance = PooledVariance(
                 saved["warmup.mean"], saved["warmup.squares"], int(saved["warmup.draws"])
@@ -110,42 +106,59 @@ class Warmup:
     def _fresh(self, state: State) -> PooledVariance:
         return PooledVariance.like(state.position, dense=state.metric.inverse.ndim == 2)
 
+    def _adapt_step_size(self, state: State, info: Info) -> State:
+        if self.averaging is None:
+            return state
+        acceptance = info.stats["acceptance_rate"]
+        if state.step_size.ndim == 0:
+            acceptance = acceptance.mean()
+        self.averaging = self.averaging.update(acceptance, self.target)
+        return state._replace(step_size=self.averaging.log_step.exp())
+
+    def _share_step_size(self, state: State) -> State:
+        """Go on with the median over chains."""
+        state = state._replace(step_size=state.step_size.median())
+        if self.averaging is not None:
+            shared = self.averaging.log_averaged.exp().median()
+            state = state._replace(step_size=shared)
+            self.averaging = DualAveraging.start(shared)
+        return state
+
     def _restart(self, state: State, density: Density, generator: torch.Generator) -> State:
         if not self.adapt_step_size:
             return state
-        state = _with_step_size(state, reasonable_step_size(state, density, generator))
-        self.averaging.restart(float(state.step_size))
-        return state
+        step_size = reasonable_step_size(state, density, generator)
+        self.averaging = DualAveraging.start(step_size)
+        return state._replace(step_size=step_size)
 
 
-def reasonable_step_size(state: State, density: Density, generator: torch.Generator) -> float:
-    """Double or halve the step size until one leapfrog step is accepted 80 % of the time.
+def reasonable_step_size(state: State, density: Density, generator: torch.Generator) -> Tensor:
+    """Double or halve step sizes until one leapfrog step is accepted 80 % of the time.
 
-    The heuristic of Hoffman & Gelman 2014, algorithm 4, with the mean over chains for the
-    acceptance rate and Stan's 0.8 for its threshold.
+    The heuristic of Hoffman & Gelman 2014, algorithm 4, with Stan's threshold of 0.8.
+
+    Returns
+    -------
+    Tensor
+        Of the shape of ``state.step_size``: for each chain, or for the mean over chains.
     """
     momentum = state.metric.draw_momentum(state.position, generator)
     start = state.potential + state.metric.kinetic_energy(momentum)
-    step_size = float(state.step_size)
-    direction = 0
+    step_size = state.step_size
+    direction = torch.zeros_like(step_size)
+    settled = torch.zeros_like(step_size, dtype=torch.bool)
     for _ in range(60):
         _, moved, potential, _ = leapfrog(
-            state.position,
-            momentum,
-            state.gradient,
-            density,
-            state.step_size.new_tensor(step_size),
-            state.metric,
+            state.position, momentum, state.gradient, density, step_size, state.metric
         )
         rise = potential + state.metric.kinetic_energy(moved) - start
-        acceptance = float(torch.exp(-torch.nan_to_num(rise, nan=math.inf)).clamp(max=1).mean())
-        wanted = 1 if acceptance > 0.8 else -1
-        if direction and wanted != direction:
+        acceptance = torch.exp(-torch.nan_to_num(rise, nan=torch.inf)).clamp(max=1)
+        if step_size.ndim == 0:
+            acceptance = acceptance.mean()
+        wanted = torch.where(acceptance > 0.8, 1.0, -1.0).to(step_size)
+        settled = settled | ((direction != 0) & (wanted != direction))
+        if bool(settled.all()):
             break
-        direction = wanted
-        step_size *= 2.0**direction
+        direction = torch.where(settled, direction, wanted)
+        step_size = torch.where(settled, step_size, step_size * 2**direction)
     return step_size
-
-
-def _with_step_size(state: State, step_size: float) -> State:
-    return state._replace(step_size=state.step_size.new_tensor(step_size))

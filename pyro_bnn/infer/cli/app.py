@@ -143,7 +143,8 @@ def _told_in_a_sentence(command: Callable[[], Any]) -> None:
     try:
         command()
     except UserError as error:
-        sentence = str(error)
+        # Pyro appends a table of shapes to what is raised inside of a model.
+        sentence = str(error).partition("\n")[0]
         print(f"pyro-bnn: {sentence[:1].lower()}{sentence[1:]}", file=sys.stderr)
         sys.exit(2)
 
@@ -178,9 +179,12 @@ def _run(
 
     from pyro_bnn.diagnostics import summary_table
     from pyro_bnn.infer.cli.stages import declare, judge, quotient, record, sample
+    from pyro_bnn.infer.predict import likelihood_kind
     from pyro_bnn.symmetry import discover
 
     density, data = declare(script, recipe)
+    # Told before hours of sampling instead of after.
+    likelihood_kind(density, data.test.x, data.test.y)
     settings = recipe.run
     console.print(
         f"model      {script.path}: {density.dim:,} weights, {len(data.train.x):,} rows"

@@ -72,7 +72,8 @@ class State(NamedTuple):
     gradient : Tensor
         Gradients of the potential energy ``(chain, dim)``.
     step_size : Tensor
-        Of the integrator, a scalar tensor shared by all chains.
+        Of the integrator: a scalar tensor shared by all chains, or ``(chain,)`` while warm-up
+        lets each chain find its way to the typical set.
     metric : Metric
         Mass matrix, shared by all chains.
     """
@@ -137,7 +138,7 @@ def leapfrog(
     density : Density
         Where gradients come from.
     step_size : Tensor
-        A scalar, or ``(chain, 1)`` for chains that go in different directions.
+        A scalar or ``(chain,)``; negative steps go back in time.
     metric : Metric
         The mass matrix.
 
@@ -146,6 +147,7 @@ def leapfrog(
     position, momentum, potential, gradient : Tensor
         After the step.
     """
+    step_size = step_size[..., None]
     momentum = momentum - 0.5 * step_size * gradient
     position = position + step_size * metric.velocity(momentum)
     potential, gradient = density.value_and_grad(position)

@@ -104,9 +104,7 @@ class HMC(Kernel):
         rise = potential + state.metric.kinetic_energy(momentum) - start
         rise = torch.nan_to_num(rise, nan=math.inf)
         acceptance = torch.exp(-rise).clamp(max=1.0)
-        uniform = torch.rand(
-            rise.shape, dtype=rise.dtype, device=rise.device, generator=generator
-        )
+        uniform = torch.rand(rise.shape, dtype=rise.dtype, device=rise.device, generator=generator)
         accepted = uniform < acceptance
 
         chosen = accepted[:, None]
@@ -126,7 +124,9 @@ class HMC(Kernel):
         return new, Info(stats, steps)
 
     def _draw_num_steps(self, state: State, generator: torch.Generator) -> int:
-        steps = float(self.num_steps or 0) or self.trajectory_length / float(state.step_size)
+        steps = float(self.num_steps or 0) or self.trajectory_length / float(
+            state.step_size.median()
+        )
         if self.jitter:
             uniform = torch.rand((), device=generator.device, generator=generator)
             steps *= 1 + self.jitter * (2 * float(uniform) - 1)

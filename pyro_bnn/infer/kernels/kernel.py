@@ -217,7 +217,7 @@ class _DrivenByPyro:
         return self._unbatched(self.state.position)
 
     def logging(self) -> dict[str, str]:
-        step_size = float(self.state.step_size) if self.state else float("nan")
+        step_size = float(self.state.step_size.median()) if self.state else float("nan")
         return {"step size": f"{step_size:.2e}", "acc. prob": f"{self.acceptance:.3f}"}
 
     def diagnostics(self) -> dict[str, Any]:
