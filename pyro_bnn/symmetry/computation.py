@@ -75,7 +75,7 @@ class Computation:
     def __call__(self, weights: Mapping[str, Tensor]) -> Tensor:
         """Evaluate the function at float64 weights."""
         with torch.no_grad():
-            out = self.graph(*(weights[name].clone() for name in self.weights))
+            out = self.graph(*(weights[name] for name in self.weights))
         tensors = [leaf for leaf in pytree.tree_leaves(out) if isinstance(leaf, Tensor)]
         return torch.cat([tensor.reshape(-1).double() for tensor in tensors])
 

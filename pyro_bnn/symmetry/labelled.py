@@ -180,6 +180,7 @@ def _blocks(
             ("not_finite", result.nan),
             ("imbalance", result.residual),
             ("degenerate_units", result.degenerate),
+            ("margin", result.margin),
             ("mass_before", mass(draws)),
             ("mass_after", mass({site: result.params[site] for site in group.shapes})),
         ):

@@ -17,7 +17,7 @@ from pyro_bnn.symmetry.element import GroupElement
 from pyro_bnn.symmetry.group import SymmetryGroup
 from pyro_bnn.symmetry.scaling import Scaled, min_mass, unit_norm
 from pyro_bnn.symmetry.sign import positive
-from pyro_bnn.symmetry.sort import Rule, sort
+from pyro_bnn.symmetry.sort import Rule, margin, sort
 
 Scaling = Literal["min-mass", "unit-norm"]
 REFERENCE_DRAWS = 200
@@ -42,6 +42,10 @@ class Canonical:
     degenerate : Tensor
         ``(batch,)``, number of units whose mass has no minimum (nothing comes in, or nothing
         goes out): they are scaled to unit mass.
+    margin : Tensor
+        ``(batch,)``, smallest difference of the sort keys of two units that are neighbours,
+        over the deviation of the keys: how near the draw is to another order. Infinite where
+        nothing is sorted.
     """
 
     params: dict[str, Tensor]
@@ -49,6 +53,7 @@ class Canonical:
     nan: Tensor
     residual: Tensor
     degenerate: Tensor
+    margin: Tensor
 
 
 class Quotient:
@@ -152,7 +157,8 @@ class Quotient:
         batch = nan.shape[0]
         element = self.group.identity(batch)
         if self.group.trivial or batch == 0:
-            return Canonical(dict(params), element, nan, torch.zeros(batch), torch.zeros(batch))
+            none = torch.zeros(batch)
+            return Canonical(dict(params), element, nan, none, none, none + torch.inf)
         working = {
             site: params[site]
             .double()
@@ -165,9 +171,11 @@ class Quotient:
         if self.sign:
             working, step = positive(self.group, working)
             element = step @ element
+        distance = torch.full((batch,), torch.inf)
         if self.permutation in ("sort", "align"):
             working, step = sort(self.group, working, self.rule)
             element = step @ element
+            distance = margin(self.group, working, self.rule)
         if self.permutation in ("align", "weight-matching"):
             if self.reference is None:
                 seen = {site: values[~nan][:REFERENCE_DRAWS] for site, values in working.items()}
@@ -176,7 +184,9 @@ class Quotient:
             aligned = align(self.group, working, self.reference, start=start)
             element = aligned.element @ element
         element = _spare(element, nan)
-        return Canonical(element.apply(params), element, nan, scaled.residual, scaled.degenerate)
+        return Canonical(
+            element.apply(params), element, nan, scaled.residual, scaled.degenerate, distance
+        )
 
     def apply(
         self,

@@ -120,3 +120,28 @@ def _order(group: SymmetryGroup) -> list[str]:
     """Return the permutable spaces, a fibred one after the space below it."""
     names = list(group.permutable)
     return sorted(names, key=lambda name: bool(group.spaces[name].over))
+
+
+def margin(group: SymmetryGroup, params: Mapping[str, Tensor], rule: Rule = "first") -> Tensor:
+    """Return how far sorted draws are from a change of order, ``(batch,)``.
+
+    The smallest difference between the keys of neighbouring units, over the deviation of the
+    keys of all units of that space.
+
+    Parameters
+    ----------
+    group : SymmetryGroup
+    params : dict of str to Tensor
+        Sorted draws.
+    rule : {"first", "max", "mean", "norm"}
+    """
+    batch = next(iter(params.values())).shape[0]
+    least = torch.full((batch,), torch.inf, dtype=torch.float64)
+    for name in _order(group):
+        settled = set(group.permutable) - {name}
+        keys = sort_keys(group, params, name, settled, rule)[..., 0].double()
+        if keys.shape[-1] > 1:
+            gap = (keys[..., :-1] - keys[..., 1:]).abs().amin(-1)
+            relative = (gap / keys.std(-1).clamp_min(1e-300)).reshape(batch, -1).amin(-1)
+            least = torch.minimum(least, relative)
+    return least
