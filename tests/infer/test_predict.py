@@ -1,0 +1,182 @@
+"""Predictions of each datum against scipy, and the point estimate against its closed form."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import scipy.special
+import scipy.stats
+import torch
+
+from pyro_bnn import LogDensity, UserError
+from pyro_bnn.infer.point_estimate import maximum_a_posteriori
+from pyro_bnn.infer.predict import likelihood_kind, predict
+
+ROWS, DRAWS = 9, 4
+
+
+@pytest.fixture
+def x():
+    return torch.randn(ROWS, 2, generator=torch.Generator().manual_seed(0)).double()
+
+
+def weights(x, *shape):
+    return pyro.sample("weight", dist.Normal(x.new_zeros(shape), 1.0).to_event(len(shape)))
+
+
+def drawn(*shape):
+    return torch.randn(DRAWS, *shape, generator=torch.Generator().manual_seed(1)).double()
+
+
+def observing(likelihood):
+    def model(x, y=None):
+        weight = weights(x, 2)
+        with pyro.plate("data", x.shape[0]):
+            return pyro.sample("y", likelihood(x @ weight), obs=y)
+
+    return model
+
+
+def test_categorical(x):
+    def model(x, y=None):
+        weight = weights(x, 2, 3)
+        with pyro.plate("data", x.shape[0]):
+            return pyro.sample("y", dist.Categorical(logits=x @ weight), obs=y)
+
+    y = torch.arange(ROWS) % 3
+    # Conditioned on other rows than those that are predicted.
+    density = LogDensity(model, x[:4], y[:4])
+    values = {"weight": drawn(2, 3)}
+    assert likelihood_kind(density, x, y) == "categorical"
+    found = predict(density, values, x, y)
+    expected = scipy.special.softmax((x @ values["weight"]).numpy(), axis=-1)
+    np.testing.assert_allclose(found.mean, expected, rtol=1e-10)
+    at_y = np.log(expected[:, np.arange(ROWS), y.numpy()])
+    np.testing.assert_allclose(found.log_predictive, at_y, rtol=1e-10)
+    assert found.cdf is None
+
+
+def test_bernoulli(x):
+    y = (torch.arange(ROWS) % 2).double()
+    density = LogDensity(observing(lambda f: dist.Bernoulli(logits=f)), x[:4], y[:4])
+    values = {"weight": drawn(2)}
+    assert likelihood_kind(density, x, y) == "bernoulli"
+    found = predict(density, values, x, y)
+    expected = scipy.special.expit((values["weight"] @ x.mT).numpy())
+    np.testing.assert_allclose(found.mean, expected, rtol=1e-10)
+    at_y = scipy.stats.bernoulli.logpmf(y.numpy().astype(int), expected)
+    np.testing.assert_allclose(found.log_predictive, at_y, rtol=1e-8)
+    assert found.cdf is None
+
+
+CONTINUOUS = {
+    "normal": (lambda f: dist.Normal(f, 0.7), lambda f: scipy.stats.norm(f, 0.7), True),
+    "laplace": (lambda f: dist.Laplace(f, 0.7), lambda f: scipy.stats.laplace(f, 0.7), True),
+    "gamma": (
+        lambda f: dist.Gamma(2.0, f.exp()),
+        lambda f: scipy.stats.gamma(2, scale=np.exp(-f)),
+        True,
+    ),
+    # torch has no distribution function of Student's t.
+    "student": (lambda f: dist.StudentT(5.0, f), lambda f: scipy.stats.t(5, f), False),
+}
+
+
+@pytest.mark.parametrize("name", CONTINUOUS)
+def test_continuous(x, name):
+    likelihood, law, has_cdf = CONTINUOUS[name]
+    y = torch.linspace(0.1, 2.0, ROWS).double()
+    density = LogDensity(observing(likelihood), x[:4], y[:4])
+    values = {"weight": drawn(2)}
+    assert likelihood_kind(density, x, y) == "continuous"
+    found = predict(density, values, x, y)
+    expected = law((values["weight"] @ x.mT).numpy())
+    np.testing.assert_allclose(found.log_predictive, expected.logpdf(y.numpy()), rtol=1e-8)
+    np.testing.assert_allclose(found.mean, expected.mean(), rtol=1e-8, atol=1e-12)
+    if has_cdf:
+        np.testing.assert_allclose(found.cdf, expected.cdf(y.numpy()), rtol=1e-5)
+    else:
+        assert found.cdf is None
+
+
+def test_several_targets_a_row(x):
+    def model(x, y=None):
+        weight = weights(x, 2, 3)
+        with pyro.plate("data", x.shape[0]):
+            return pyro.sample("y", dist.Normal(x @ weight, 0.5).to_event(1), obs=y)
+
+    y = drawn(ROWS, 3)[0]
+    density = LogDensity(model, x, y)
+    values = {"weight": drawn(2, 3)}
+    found = predict(density, values, x, y)
+    expected = scipy.stats.norm((x @ values["weight"]).numpy(), 0.5).logpdf(y.numpy()).sum(-1)
+    assert likelihood_kind(density, x, y) == "continuous"
+    np.testing.assert_allclose(found.log_predictive, expected, rtol=1e-10)
+    assert found.mean.shape == (DRAWS, ROWS, 3)
+    assert found.cdf is None
+
+
+def test_likelihoods_that_are_not_one_term_a_row_are_refused(x):
+    y = x[:, 0]
+
+    def together(x, y=None):
+        pyro.sample("y", dist.Normal(x @ weights(x, 2), 1.0).to_event(1), obs=y)
+
+    with pytest.raises(UserError, match=r"'y' has a log probability of shape \(\).*to_event|plate"):
+        likelihood_kind(LogDensity(together, x, y), x, y)
+
+    def blind(x, y=None):
+        weights(x, 2)
+
+    with pytest.raises(UserError, match="observes nothing"):
+        likelihood_kind(LogDensity(blind, x, y), x, y)
+
+
+def regression_mode(x, y, noise):
+    precision = x.mT @ x / noise**2 + torch.eye(2)
+    return torch.linalg.solve(precision, x.mT @ y / noise**2)
+
+
+def test_point_estimate_is_the_mode_of_a_linear_regression(x):
+    y = x @ torch.tensor([2.0, -1.0]).double() + 0.1 * drawn(ROWS)[0]
+    density = LogDensity(observing(lambda f: dist.Normal(f, 0.3)), x, y)
+    found = maximum_a_posteriori(density, torch.Generator().manual_seed(0))
+    assert found["weight"].shape == (1, 2)
+    expected = regression_mode(x, y, 0.3)
+    torch.testing.assert_close(found["weight"][0], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_point_estimate_keeps_the_best_of_its_starts():
+    """A deep well at 3 and a shallow one at -3: starts to the left of 0 end in the wrong one."""
+
+    def model():
+        zero = torch.zeros((), dtype=torch.float64)
+        at = pyro.sample("at", dist.Normal(zero, 3.0))
+        wells = torch.stack([-2 * (at - 3) ** 2 + 5, -2 * (at + 3) ** 2])
+        pyro.factor("wells", torch.logsumexp(wells, 0))
+
+    density = LogDensity(model)
+    for seed in range(3):
+        found = maximum_a_posteriori(density, torch.Generator().manual_seed(seed))
+        # The prior draws it in a little: 4 (3 - a) = a / 9.
+        assert float(found["at"]) == pytest.approx(108 / 37, abs=1e-3)
+
+
+def test_point_estimate_is_reproducible_and_in_the_sites_own_space(x):
+    def model(x, y=None):
+        noise = pyro.sample("noise", dist.HalfNormal(x.new_ones(())))
+        mean = x @ weights(x, 2)
+        with pyro.plate("data", x.shape[0]):
+            pyro.sample("y", dist.Normal(mean, noise), obs=y)
+
+    density = LogDensity(model, x, x[:, 0])
+    settings = {"restarts": 2, "steps": 20}
+    one, again = (
+        maximum_a_posteriori(density, torch.Generator().manual_seed(4), **settings)
+        for _ in range(2)
+    )
+    assert all(torch.equal(one[name], again[name]) for name in one)
+    assert one["noise"].shape == (1,)
+    assert float(one["noise"]) > 0

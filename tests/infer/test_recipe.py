@@ -1,0 +1,69 @@
+"""Recipes: validated, written out whole, and read back the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pyro_bnn import UserError
+from pyro_bnn.infer import HMC, NUTS
+from pyro_bnn.infer.recipe import HMCSettings, NUTSSettings, Recipe
+
+SHIPPED = sorted((Path(__file__).parents[2] / "inference").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_recipes_build_their_kernel(path):
+    recipe = Recipe.read(path)
+    kernel = recipe.kernel.kernel(lambda: None)
+    assert isinstance(kernel, {"hmc": HMC, "nuts": NUTS}[recipe.kernel.name])
+    for name, value in recipe.kernel.model_dump(exclude={"name"}, exclude_none=True).items():
+        assert getattr(kernel, name) == value
+
+
+def test_there_are_recipes():
+    assert {"hmc", "nuts"} <= {path.stem for path in SHIPPED}
+
+
+@pytest.mark.parametrize("kernel", [HMCSettings(num_steps=3, jitter=0.25), NUTSSettings()])
+def test_written_out_and_read_back(tmp_path, kernel):
+    recipe = Recipe(kernel=kernel)
+    path = tmp_path / "own.toml"
+    path.write_text(recipe.to_toml(), encoding="utf-8")
+    assert Recipe.read(path) == recipe
+
+
+def test_overrides_lie_over_the_file():
+    tables = {"kernel": {"name": "nuts"}, "run": {"chains": 3}}
+    recipe = Recipe.parse(tables, "here", {"run.draws": 7, "kernel.max_tree_depth": 4})
+    assert (recipe.run.chains, recipe.run.draws, recipe.kernel.max_tree_depth) == (3, 7, 4)
+
+
+def test_every_key_is_documented():
+    keys = {key for key, _, meaning in Recipe.documentation() if meaning}
+    for table, settings in Recipe().model_dump().items():
+        assert {f"{table}.{name}" for name in settings} <= keys
+    assert "kernel.max_tree_depth" in keys
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "parts"),
+    [
+        ("run.chians", 3, ["unknown key 'run.chians'", "did you mean 'run.chains'"]),
+        ("run.chains", 0, ["run.chains = 0", "greater than or equal to 1"]),
+        ("run.chains", "three", ["run.chains = 'three'", "integer"]),
+        ("kernel.target_accept_prob", 1.0, ["kernel.target_accept_prob = 1.0", "less than 1"]),
+        ("kernel.name", "gibbs", ["'hmc' and 'nuts'"]),
+        ("kernel.max_tree_depth", 4, ["kernel 'hmc' has no key 'kernel.max_tree_depth'"]),
+        ("run.posterior_temperature", 0, ["run.posterior_temperature = 0"]),
+        ("draws", 3, ["unknown key 'draws'", "'run.draws'"]),
+        ("qqqqqqqq.zzzzzzzz", 3, ["the keys are kernel."]),
+    ],
+)
+def test_what_is_wrong_is_named(key, value, parts):
+    with pytest.raises(UserError) as caught:
+        Recipe.parse({"kernel": {"name": "hmc"}}, "own.toml", {key: value})
+    for part in parts:
+        assert part in str(caught.value)
+    assert "\n" not in str(caught.value)
