@@ -43,8 +43,11 @@ class Split:
             raise UserError("the split is empty: x and y have no rows")
         for name, tensor in (("x", self.x), ("y", self.y)):
             if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-                row = int((~tensor.isfinite()).flatten(1).any(1).nonzero()[0]) if tensor.ndim > 1 \
+                row = (
+                    int((~tensor.isfinite()).flatten(1).any(1).nonzero()[0])
+                    if tensor.ndim > 1
                     else int((~tensor.isfinite()).nonzero()[0])
+                )
                 raise UserError(
                     f"{name} is NaN or infinite in row {row}: impute or drop such rows in data()"
                 )

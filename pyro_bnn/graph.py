@@ -49,11 +49,12 @@ def constant_fold(module: GraphModule) -> None:
     """
     graph = module.graph
     graph.eliminate_dead_code()
+    written = _written(graph)
     constants: dict[Node, Any] = {}
     for node in list(graph.nodes):
-        if node.op == "get_attr":
+        if node.op == "get_attr" and node not in written:
             constants[node] = getattr(module, str(node.target))
-        elif node.op == "call_function" and _is_foldable(node, constants):
+        elif node.op == "call_function" and node not in written and _folds(node, constants):
             arguments, keywords = pytree.tree_map(
                 lambda leaf: constants[leaf] if isinstance(leaf, Node) else leaf,
                 (node.args, node.kwargs),
@@ -66,22 +67,25 @@ def constant_fold(module: GraphModule) -> None:
     module.recompile()
 
 
-def _is_foldable(node: Node, constants: dict[Node, Any]) -> bool:
-    tags = getattr(node.target, "tags", ())
-    schema = getattr(node.target, "_schema", None)
-    mutates = schema is not None and schema.is_mutable
-    return (
-        _RANDOM not in tags
-        and not mutates
-        and not any(user_mutates(user) for user in node.users)
-        and all(source in constants for source in node.all_input_nodes)
-    )
+def _folds(node: Node, constants: dict[Node, Any]) -> bool:
+    is_random = _RANDOM in getattr(node.target, "tags", ())
+    return not is_random and all(source in constants for source in node.all_input_nodes)
 
 
-def user_mutates(node: Node) -> bool:
-    """Whether a node writes into one of its arguments."""
-    schema = getattr(node.target, "_schema", None)
-    return schema is not None and bool(schema.is_mutable)
+def _written(graph: Graph) -> set[Node]:
+    """Nodes that write, and all that they might write into, through any number of views."""
+    found: set[Node] = set()
+    waiting = [
+        node
+        for node in graph.nodes
+        if getattr(getattr(node.target, "_schema", None), "is_mutable", False)
+    ]
+    while waiting:
+        node = waiting.pop()
+        if node not in found:
+            found.add(node)
+            waiting += node.all_input_nodes
+    return found
 
 
 def _replace_by_attributes(module: GraphModule, graph: Graph, constants: dict[Node, Any]) -> None:

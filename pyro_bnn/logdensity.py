@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import pyro
 import pyro.poutine as poutine
 import torch
 from pyro.infer.autoguide.initialization import InitMessenger, init_to_sample
-from pyro.poutine.messenger import Messenger
-from pyro.poutine.subsample_messenger import SubsampleMessenger, _Subsample
 from torch import Tensor
 from torch.distributions import Transform, biject_to, constraints
 from torch.distributions.transforms import ComposeTransform, IndependentTransform
-from torch.fx import GraphModule
 from torch.func import grad_and_value, vmap
+from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
 from pyro_bnn.errors import UserError
 from pyro_bnn.graph import trace_graph
+from pyro_bnn.handlers import (
+    Node,
+    full_plates,
+    latent_nodes,
+    observed_nodes,
+    run_model,
+    sum_log_likelihood,
+    without_validation,
+)
 
 __all__ = ["LogDensity", "Site"]
 
@@ -109,7 +114,7 @@ class LogDensity:
         prototype = self._prototype()
         self.sites: dict[str, Site] = {}
         start = 0
-        for name, node in _latent_nodes(prototype):
+        for name, node in latent_nodes(prototype):
             site = _site(name, node, start)
             self.sites[name] = site
             start = site.stop
@@ -118,12 +123,11 @@ class LogDensity:
                 "the model has no latent site: give its weights priors with pyro.sample or lift()"
             )
         self.dim = start
-        self.observed = tuple(
-            name
-            for name, node in prototype.nodes.items()
-            if node["type"] == "sample" and node["is_observed"] and not _is_deterministic(node)
-        )
-        first = prototype.nodes[next(iter(self.sites))]["value"]
+        observed = dict(observed_nodes(prototype))
+        self.observed = tuple(observed)
+        for name, node in observed.items():
+            _refuse_broadcast(name, node, self._data_shapes())
+        first: Tensor = dict(latent_nodes(prototype))[next(iter(self.sites))]["value"]
         self.dtype: torch.dtype = first.dtype
         self.device: torch.device = first.device
         self._check_batchable()
@@ -211,7 +215,7 @@ class LogDensity:
     def explain_start(self, position: Tensor) -> str:
         """Say which site makes the density at one position ``(dim,)`` not finite."""
         values = {name: value[0] for name, value in self.constrain(position[None]).items()}
-        with pyro.validation_enabled(False):
+        with without_validation():
             trace = self.trace_at(values)
         for name, node in trace.nodes.items():
             if node["type"] == "sample" and not bool(torch.isfinite(node["log_prob_sum"])):
@@ -316,7 +320,7 @@ class LogDensity:
         """
         if not args and not kwargs:
             args, kwargs = self.args, self.kwargs
-        return _run(self.model, values, args, kwargs, None)
+        return run_model(self.model, values, args, kwargs, None)
 
     def likelihood_graph(self) -> GraphModule:
         """Trace the log likelihood, for one draw, as a function of the constrained sites.
@@ -327,12 +331,12 @@ class LogDensity:
         names = tuple(self.sites)
 
         def log_likelihood(*values: Tensor) -> Tensor:
-            trace = _run(
+            trace = run_model(
                 self.model, dict(zip(names, values, strict=True)), self.args, self.kwargs, None
             )
-            return _log_likelihood(trace, self.sites)
+            return sum_log_likelihood(trace, self.sites)
 
-        with _quiet_pyro():
+        with without_validation():
             example = [
                 site.transform(torch.full(site.unconstrained_shape, 0.1).to(self._like))
                 for site in self.sites.values()
@@ -354,24 +358,32 @@ class LogDensity:
         try:
             with (
                 torch.random.fork_rng(devices=[]),
-                _full_plates(None, self._subsample_plates),
+                full_plates(None, self._subsample_plates),
             ):
-                return poutine.trace(self.model).get_trace(*self.args, **self.kwargs)
-        except UserError:
-            raise
+                trace = poutine.trace(self.model)
+                try:
+                    return trace.get_trace(*self.args, **self.kwargs)
+                except ValueError:
+                    # A draw from the prior may lie where a distribution is not defined. Such
+                    # starts have no finite density and are drawn again.
+                    with without_validation():
+                        return trace.get_trace(*self.args, **self.kwargs)
+        except UserError as error:
+            # Pyro appends its table of shapes to the message of whatever a model raises.
+            raise UserError(str(error).splitlines()[0]) from error
         except Exception as error:
-            shapes = ", ".join(
-                str(tuple(leaf.shape)) for leaf in self._data_leaves() if leaf is not None
-            )
             reason = str(error).strip().splitlines()
             raise UserError(
-                f"the model failed on data of shape {shapes or 'none'}: "
+                f"the model failed on data of shape {self._data_shapes()}: "
                 f"{type(error).__name__}: {reason[0] if reason else ''}"
             ) from error
 
     def _data_leaves(self) -> list[Tensor]:
         leaves = pytree.tree_leaves((self.args, self.kwargs))
         return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+
+    def _data_shapes(self) -> str:
+        return ", ".join(str(tuple(leaf.shape)) for leaf in self._data_leaves()) or "none"
 
     def _starts(
         self, count: int, generator: torch.Generator, strategy: Callable[..., Any]
@@ -381,13 +393,14 @@ class LogDensity:
         with (
             torch.random.fork_rng(devices=_cuda_index(self.device)),
             torch.no_grad(),
-            _full_plates(None),
+            without_validation(),
+            full_plates(None),
         ):
             torch.manual_seed(seed)
             model = InitMessenger(strategy)(self.model)
             for _ in range(count):
                 trace = poutine.trace(model).get_trace(*self.args, **self.kwargs)
-                draws.append({name: trace.nodes[name]["value"] for name in self.sites})
+                draws.append({name: node["value"] for name, node in latent_nodes(trace)})
         return self.unconstrain({n: torch.stack([draw[n] for draw in draws]) for n in self.sites})
 
     def _parts(self, z: Tensor, indices: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -404,9 +417,9 @@ class LogDensity:
                     + site.transform.log_abs_det_jacobian(unconstrained, values[site.name]).sum()
                 )
         args, kwargs, scale = self._batch(indices)
-        trace = _run(self.model, values, args, kwargs, indices)
+        trace = run_model(self.model, values, args, kwargs, indices)
         prior = sum((trace.nodes[name]["log_prob_sum"] for name in self.sites), log_det)
-        return prior, _log_likelihood(trace, self.sites) * scale
+        return prior, sum_log_likelihood(trace, self.sites) * scale
 
     def _batch(self, indices: Tensor | None) -> tuple[tuple[Any, ...], dict[str, Any], float]:
         if indices is None or self._subsample_plates:
@@ -427,7 +440,7 @@ class LogDensity:
 
     def _batched(self, function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         def evaluate(position: Tensor) -> Tensor:
-            with _quiet_pyro():
+            with without_validation():
                 result: Tensor = vmap(function)(position)
             return result
 
@@ -444,17 +457,18 @@ class LogDensity:
     def _trace_gradient(
         self, position: Tensor, indices: Tensor | None
     ) -> Callable[..., tuple[Tensor, Tensor]]:
-        if indices is None:
-            plain = vmap(grad_and_value(lambda z: self._potential(z, None)))
-            inputs: tuple[Tensor, ...] = (position,)
-        else:
-            plain = vmap(
-                grad_and_value(self._potential), in_dims=(0, 0 if indices.ndim == 2 else None)
-            )
+        def full(z: Tensor) -> Tensor:
+            return self._potential(z, None)
+
+        inputs: tuple[Tensor, ...] = (position,)
+        plain: Callable[..., Any] = vmap(grad_and_value(full))
+        if indices is not None:
             inputs = (position, indices)
+            rows = 0 if indices.ndim == 2 else None
+            plain = vmap(grad_and_value(self._potential), in_dims=(0, rows))
 
         def swapped(*tensors: Tensor) -> tuple[Tensor, Tensor]:
-            with _quiet_pyro():
+            with without_validation():
                 gradient, value = plain(*tensors)
             return value, gradient
 
@@ -491,81 +505,7 @@ class LogDensity:
             )
 
 
-class _Fix(Messenger):
-    """Give latent sites their values."""
-
-    def __init__(self, values: Mapping[str, Tensor]) -> None:
-        super().__init__()
-        self.values = values
-
-    def _pyro_sample(self, message: dict[str, Any]) -> None:
-        if not message["is_observed"] and message["name"] in self.values:
-            message["value"] = self.values[message["name"]]
-
-
-def _run(
-    model: Callable[..., Any],
-    values: Mapping[str, Tensor],
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-    indices: Tensor | None,
-) -> poutine.trace_struct.Trace:
-    with _full_plates(indices):
-        trace = poutine.trace(_Fix(values)(model)).get_trace(*args, **kwargs)
-    trace.compute_log_prob()
-    return trace
-
-
-@contextmanager
-def _full_plates(indices: Tensor | None, drawing: set[str] | None = None) -> Iterator[None]:
-    """Let plates that would draw a random subsample take the whole range, or given indices.
-
-    Pyro fixes the size of a subsample when the plate is built, before any handler sees it, and a
-    density may not draw; so the drawing function itself is replaced for the length of one call.
-    The names of such plates are added to `drawing`.
-    """
-    original = SubsampleMessenger.__dict__["_subsample"]
-    draw = SubsampleMessenger._subsample
-
-    def chosen(
-        name: str,
-        size: int | None = None,
-        subsample_size: int | None = None,
-        subsample: Tensor | None = None,
-        use_cuda: bool | None = None,
-        device: Any = None,
-    ) -> tuple[int, int, Tensor | None]:
-        draws = size is not None and subsample is None and (subsample_size or size) < size
-        if not draws:
-            return draw(name, size, subsample_size, subsample, use_cuda, device)
-        assert size is not None
-        if drawing is not None:
-            drawing.add(name)
-        picked = torch.arange(size, device=device) if indices is None else indices
-        return size, len(picked), picked
-
-    SubsampleMessenger._subsample = staticmethod(chosen)
-    try:
-        yield
-    finally:
-        SubsampleMessenger._subsample = original
-
-
-@contextmanager
-def _quiet_pyro() -> Iterator[None]:
-    """Switch off distribution validation, which branches on values and cannot be traced."""
-    with pyro.validation_enabled(False):
-        yield
-
-
-def _latent_nodes(trace: poutine.trace_struct.Trace) -> Iterator[tuple[str, dict[str, Any]]]:
-    for name, node in trace.nodes.items():
-        is_latent = node["type"] == "sample" and not node["is_observed"]
-        if is_latent and not isinstance(node["fn"], _Subsample):
-            yield name, node
-
-
-def _site(name: str, node: dict[str, Any], start: int) -> Site:
+def _site(name: str, node: Node, start: int) -> Site:
     if "/" in name:
         raise UserError(f"site '{name}' has a '/' in its name: rename it, a trace cannot store it")
     support = node["fn"].support
@@ -577,25 +517,25 @@ def _site(name: str, node: dict[str, Any], start: int) -> Site:
     transform = biject_to(support)
     shape = node["value"].shape
     unconstrained = transform.inverse_shape(shape)
-    return Site(name, shape, unconstrained, support, transform, start, start + unconstrained.numel())
+    return Site(
+        name, shape, unconstrained, support, transform, start, start + unconstrained.numel()
+    )
 
 
-def _log_likelihood(trace: poutine.trace_struct.Trace, latent: Mapping[str, Site]) -> Tensor:
-    terms = [
-        node["log_prob_sum"]
-        for name, node in trace.nodes.items()
-        if node["type"] == "sample"
-        and name not in latent
-        and not isinstance(node["fn"], _Subsample)
-    ]
-    if not terms:
-        example = next(iter(trace.nodes[name]["value"] for name in latent))
-        return example.new_zeros(())
-    return sum(terms[1:], terms[0])
-
-
-def _is_deterministic(node: Mapping[str, Any]) -> bool:
-    return bool(node["infer"].get("_deterministic", False))
+def _refuse_broadcast(name: str, node: Node, shapes: str) -> None:
+    """Refuse data that would multiply the terms of a likelihood, such as (n, 1) against (n,)."""
+    fn = node["fn"]
+    batch = node["value"].shape[: node["value"].ndim - fn.event_dim]
+    try:
+        agrees = torch.broadcast_shapes(batch, fn.batch_shape) == fn.batch_shape
+    except RuntimeError:
+        agrees = False
+    if not agrees:
+        raise UserError(
+            f"site '{name}' observes values of shape {tuple(node['value'].shape)} under a "
+            f"likelihood of shape {tuple(fn.batch_shape + fn.event_shape)}; the data are of "
+            f"shape {shapes}: make their rows agree"
+        )
 
 
 def _is_identity(transform: Transform) -> bool:

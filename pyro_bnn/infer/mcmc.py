@@ -211,7 +211,7 @@ class MCMC:
 
     def diagnostics(self) -> dict[str, Any]:
         """Return ESS and R-hat of each site, divergences and acceptance rates, as Pyro does."""
-        report = pyro_diagnostics(self.get_samples(group_by_chain=True))
+        report: dict[str, Any] = pyro_diagnostics(self.get_samples(group_by_chain=True))
         stats = self._stats()
         chains = range(self.num_chains)
         report["divergences"] = {

@@ -61,9 +61,7 @@ def likelihood_kind(density: LogDensity, x: Tensor, y: Tensor) -> str:
     return "bernoulli" if isinstance(base, dist.Bernoulli) else "continuous"
 
 
-def predict(
-    density: LogDensity, values: Mapping[str, Tensor], x: Tensor, y: Tensor
-) -> Predictions:
+def predict(density: LogDensity, values: Mapping[str, Tensor], x: Tensor, y: Tensor) -> Predictions:
     """Evaluate the predictive distribution of held-out data for a batch of draws.
 
     Parameters
@@ -97,12 +95,11 @@ def predict(
 
 def _observed(
     density: LogDensity, point: Mapping[str, Tensor], x: Tensor, y: Tensor
-) -> dict[str, Any]:
+) -> Mapping[str, Any]:
     if not density.observed:
         raise UserError("the model observes nothing: pass obs=y to the likelihood's pyro.sample")
     trace = density.trace_at(point, x, y)
-    node: dict[str, Any] = trace.nodes[density.observed[-1]]
-    return node
+    return trace.nodes[density.observed[-1]]
 
 
 def _base(distribution: Any) -> Any:

@@ -111,9 +111,7 @@ class Lifted:
         with _outside_plates():
             for name, prior in self.priors.items():
                 parameter = self.net.get_parameter(name).detach()
-                values[name] = pyro.sample(
-                    self.prefix + name, prior(parameter, self.fan_in[name])
-                )
+                values[name] = pyro.sample(self.prefix + name, prior(parameter, self.fan_in[name]))
         buffers = {name: buffer.clone() for name, buffer in self.net.named_buffers()}
         versions = {name: buffer._version for name, buffer in buffers.items()}
         output = functional_call(self.net, (values, buffers), args, kwargs)

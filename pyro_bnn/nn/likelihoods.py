@@ -47,7 +47,7 @@ def gaussian(
     mean: Tensor,
     y: Tensor | None = None,
     *,
-    noise: dist.Distribution | float | None = None,
+    noise: dist.TorchDistribution | float | None = None,
     name: str = "y",
 ) -> Tensor:
     """Observe real values ``(data,)`` with normal noise of known or learned deviation.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import pyro.distributions as dist
 import torch
@@ -20,7 +20,7 @@ Scale = float | Literal["fan_in"]
 class Prior(Protocol):
     """What `lift` asks of a prior: a distribution for one parameter."""
 
-    def __call__(self, parameter: Tensor, fan_in: int) -> dist.Distribution:
+    def __call__(self, parameter: Tensor, fan_in: int) -> dist.TorchDistribution:
         """Return a distribution of event shape ``parameter.shape``."""
         ...
 
@@ -70,18 +70,20 @@ class Normal(_LocationScale):
     tensor(0.5000)
     """
 
-    def __call__(self, parameter: Tensor, fan_in: int) -> dist.Distribution:
+    def __call__(self, parameter: Tensor, fan_in: int) -> dist.TorchDistribution:
         """Return the prior of one parameter."""
-        return dist.Normal(*self._loc_scale(parameter, fan_in)).to_event(parameter.ndim)
+        prior = dist.Normal(*self._loc_scale(parameter, fan_in))
+        return _whole(prior, parameter)
 
 
 @dataclass(frozen=True)
 class Laplace(_LocationScale):
     """Independent Laplace priors; `scale` is the mean absolute deviation."""
 
-    def __call__(self, parameter: Tensor, fan_in: int) -> dist.Distribution:
+    def __call__(self, parameter: Tensor, fan_in: int) -> dist.TorchDistribution:
         """Return the prior of one parameter."""
-        return dist.Laplace(*self._loc_scale(parameter, fan_in)).to_event(parameter.ndim)
+        prior = dist.Laplace(*self._loc_scale(parameter, fan_in))
+        return _whole(prior, parameter)
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,13 @@ class StudentT(_LocationScale):
         if self.df <= 0:
             raise UserError(f"prior StudentT: df is {self.df}, give a number > 0")
 
-    def __call__(self, parameter: Tensor, fan_in: int) -> dist.Distribution:
+    def __call__(self, parameter: Tensor, fan_in: int) -> dist.TorchDistribution:
         """Return the prior of one parameter."""
         loc, scale = self._loc_scale(parameter, fan_in)
-        return dist.StudentT(torch.full_like(loc, self.df), loc, scale).to_event(parameter.ndim)
+        return _whole(dist.StudentT(torch.full_like(loc, self.df), loc, scale), parameter)
+
+
+def _whole(prior: Any, parameter: Tensor) -> dist.TorchDistribution:
+    """Make the whole parameter one event."""
+    event: dist.TorchDistribution = prior.to_event(parameter.ndim)
+    return event

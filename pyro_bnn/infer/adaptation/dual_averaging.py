@@ -28,7 +28,7 @@ class DualAveraging(NamedTuple):
         The current iterate, and the weighted average that is kept at the end.
     error : Tensor
         Running mean of target minus acceptance.
-    count : Tensor
+    updates : Tensor
         Updates made.
     """
 
@@ -36,7 +36,7 @@ class DualAveraging(NamedTuple):
     log_step: Tensor
     log_averaged: Tensor
     error: Tensor
-    count: Tensor
+    updates: Tensor
 
     @classmethod
     def start(cls, step_size: Tensor) -> DualAveraging:
@@ -47,8 +47,8 @@ class DualAveraging(NamedTuple):
 
     def update(self, acceptance: Tensor, target: float) -> DualAveraging:
         """Take in acceptance rates, pooled over the chains where the step size is."""
-        count = self.count + 1
-        error = self.error + (target - acceptance - self.error) / (count + _T0)
-        log_step = self.mu - count.sqrt() / _GAMMA * error
-        averaged = self.log_averaged + count**-_KAPPA * (log_step - self.log_averaged)
-        return DualAveraging(self.mu, log_step, averaged, error, count)
+        updates = self.updates + 1
+        error = self.error + (target - acceptance - self.error) / (updates + _T0)
+        log_step = self.mu - updates.sqrt() / _GAMMA * error
+        averaged = self.log_averaged + updates**-_KAPPA * (log_step - self.log_averaged)
+        return DualAveraging(self.mu, log_step, averaged, error, updates)

@@ -110,7 +110,9 @@ def quotient(group: SymmetryGroup, density: LogDensity, trace: Path) -> None:
     Quotient(group).apply(trace, source=density)
 
 
-def judge(trace_file: Path, summary_file: Path, report_file: Path | None) -> dict[str, object]:
+def judge(
+    trace_file: Path, summary_file: Path, report_file: Path | None
+) -> dict[str, float | int | str]:
     """Write the summary, and the report if it is wanted; return the summary."""
     with open_trace(trace_file) as trace:
         found = diagnose(trace)

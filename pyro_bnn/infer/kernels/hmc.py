@@ -12,6 +12,7 @@ from torch import Tensor
 from pyro_bnn.errors import UserError
 from pyro_bnn.infer.kernels.hamiltonian import DIVERGENCE, Density, Info, State, leapfrog
 from pyro_bnn.infer.kernels.kernel import Kernel
+from pyro_bnn.logdensity import LogDensity
 
 __all__ = ["HMC"]
 
@@ -56,7 +57,7 @@ class HMC(Kernel):
 
     def __init__(
         self,
-        model: Callable[..., Any],
+        model: Callable[..., Any] | LogDensity,
         step_size: float = 0.1,
         trajectory_length: float | None = None,
         num_steps: int | None = None,

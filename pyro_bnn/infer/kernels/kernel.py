@@ -177,9 +177,7 @@ class _DrivenByPyro:
         self.kernel = kernel
         self.density = density
         # Pyro's runs are seeded by pyro.set_rng_seed, that is, by torch's global generator.
-        self.generator = torch.Generator(density.device).manual_seed(
-            int(torch.randint(2**31, ()))
-        )
+        self.generator = torch.Generator(density.device).manual_seed(int(torch.randint(2**31, ())))
         self.adaptation = kernel.warmup(warmup_steps)
         self.warmup_steps = warmup_steps
         self.state: State | None = None

@@ -23,6 +23,7 @@ from pyro_bnn.infer.kernels.hamiltonian import (
     leapfrog,
 )
 from pyro_bnn.infer.kernels.kernel import Kernel
+from pyro_bnn.logdensity import LogDensity
 
 __all__ = ["NUTS"]
 
@@ -47,7 +48,7 @@ class NUTS(Kernel):
 
     def __init__(
         self,
-        model: Callable[..., Any],
+        model: Callable[..., Any] | LogDensity,
         step_size: float = 0.1,
         adapt_step_size: bool = True,
         adapt_mass_matrix: bool = True,

@@ -1,0 +1,139 @@
+"""Running a Pyro model as a function: sites held fixed, plates in full, no validation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import pyro
+import pyro.poutine as poutine
+import torch
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.subsample_messenger import SubsampleMessenger, _Subsample
+from torch import Tensor
+
+__all__ = [
+    "Node",
+    "full_plates",
+    "latent_nodes",
+    "observed_nodes",
+    "run_model",
+    "sum_log_likelihood",
+    "without_validation",
+]
+
+Node = Mapping[str, Any]
+"""One site of a Pyro trace."""
+
+
+def run_model(
+    model: Callable[..., Any],
+    values: Mapping[str, Tensor],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    indices: Tensor | None,
+) -> poutine.trace_struct.Trace:
+    """Run a model once with its latent sites held at `values`.
+
+    Parameters
+    ----------
+    model : callable
+        A Pyro model.
+    values : mapping
+        Constrained values of its latent sites.
+    args, kwargs
+        What it is called with.
+    indices : Tensor, optional
+        What plates that would draw a subsample take; the whole range by default.
+
+    Returns
+    -------
+    Trace
+        Pyro's trace, with the log probability of each site computed.
+    """
+    with full_plates(indices):
+        trace = poutine.trace(_Fix(values)(model)).get_trace(*args, **kwargs)
+    trace.compute_log_prob()
+    return trace
+
+
+def latent_nodes(trace: poutine.trace_struct.Trace) -> Iterator[tuple[str, Node]]:
+    """Go through the latent sites of a trace."""
+    for name, node in _sample_nodes(trace):
+        if not node["is_observed"]:
+            yield name, node
+
+
+def sum_log_likelihood(trace: poutine.trace_struct.Trace, latent: Collection[str]) -> Tensor:
+    """Sum the log probabilities of all sites that are not `latent`."""
+    terms = [node["log_prob_sum"] for name, node in _sample_nodes(trace) if name not in latent]
+    start: Tensor = trace.nodes[next(iter(latent))]["log_prob_sum"] * 0 if not terms else terms[0]
+    return sum(terms[1:], start)
+
+
+def observed_nodes(trace: poutine.trace_struct.Trace) -> Iterator[tuple[str, Node]]:
+    """Go through the observed sites of a trace, ``pyro.deterministic`` statements left out."""
+    for name, node in _sample_nodes(trace):
+        if node["is_observed"] and not node["infer"].get("_deterministic", False):
+            yield name, node
+
+
+@contextmanager
+def without_validation() -> Iterator[None]:
+    """Switch off distribution validation, which branches on values and cannot be traced."""
+    with pyro.validation_enabled(False):
+        yield
+
+
+@contextmanager
+def full_plates(indices: Tensor | None, drawing: set[str] | None = None) -> Iterator[None]:
+    """Let plates that would draw a random subsample take the whole range, or given indices.
+
+    Pyro fixes the size of a subsample when the plate is built, before any handler sees it, and a
+    density may not draw; so the drawing function itself is replaced for the length of one call.
+    The names of such plates are added to `drawing`.
+    """
+    original = SubsampleMessenger.__dict__["_subsample"]
+    draw = SubsampleMessenger._subsample
+
+    def chosen(
+        name: str,
+        size: int | None = None,
+        subsample_size: int | None = None,
+        subsample: Tensor | None = None,
+        use_cuda: bool | None = None,
+        device: Any = None,
+    ) -> tuple[int, int, Tensor | None]:
+        draws = size is not None and subsample is None and (subsample_size or size) < size
+        if not draws:
+            return draw(name, size, subsample_size, subsample, use_cuda, device)
+        assert size is not None
+        if drawing is not None:
+            drawing.add(name)
+        picked = torch.arange(size, device=device) if indices is None else indices
+        return size, len(picked), picked
+
+    setattr(SubsampleMessenger, "_subsample", staticmethod(chosen))  # noqa: B010
+    try:
+        yield
+    finally:
+        setattr(SubsampleMessenger, "_subsample", original)  # noqa: B010
+
+
+class _Fix(Messenger):
+    """Give latent sites their values."""
+
+    def __init__(self, values: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.values = values
+
+    def _pyro_sample(self, message: dict[str, Any]) -> None:
+        if not message["is_observed"] and message["name"] in self.values:
+            message["value"] = self.values[message["name"]]
+
+
+def _sample_nodes(trace: poutine.trace_struct.Trace) -> Iterator[tuple[str, Node]]:
+    for name, node in trace.nodes.items():
+        if node["type"] == "sample" and not isinstance(node["fn"], _Subsample):
+            yield name, node
