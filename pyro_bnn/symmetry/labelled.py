@@ -22,7 +22,7 @@ from pyro_bnn.trace import GroupAppender, encode_attrs, open_trace
 if TYPE_CHECKING:
     from pyro_bnn.symmetry.quotient import Quotient
 
-BLOCK_BYTES = 16 * 2**20
+BLOCK_BYTES = 4 * 2**20
 CHECKED_DRAWS = 8
 LARGEST_ERROR = 1e-8
 SAMPLE_DIMS = ("chain", "draw")
