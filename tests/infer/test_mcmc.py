@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import os
 import signal
@@ -51,7 +52,13 @@ def _seeded():
     pyro.set_rng_seed(0)
 
 
-def run(model=with_noise, kernel=HMC, options=None, data=(X, Y), resume=False, **settings):
+@functools.cache
+def density_of(model):
+    """Trace a model once for all tests: a log density is a pure function."""
+    return LogDensity(model, X, Y)
+
+
+def run(model=with_noise, kernel=HMC, options=None, resume=False, **settings):
     options = {"num_steps": 4, "jitter": 0.5} if options is None and kernel is HMC else options
     settings = {
         "num_samples": 12,
@@ -61,8 +68,8 @@ def run(model=with_noise, kernel=HMC, options=None, data=(X, Y), resume=False, *
         "seed": 5,
         **settings,
     }
-    mcmc = MCMC(kernel(model, **(options or {})), **settings)
-    mcmc.run(*data, resume=resume)
+    mcmc = MCMC(kernel(density_of(model), **(options or {})), **settings)
+    mcmc.run(resume=resume)
     return mcmc
 
 
