@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pyro_bnn.symmetry.align import align, barycentre
+from pyro_bnn.symmetry.completeness import Completeness, completeness
 from pyro_bnn.symmetry.discovery import discover
 from pyro_bnn.symmetry.element import GroupElement
 from pyro_bnn.symmetry.group import Space, SymmetryGroup
@@ -13,6 +14,7 @@ from pyro_bnn.symmetry.quotient import Canonical, Quotient
 
 __all__ = [
     "Canonical",
+    "Completeness",
     "GroupElement",
     "Identity",
     "OrbitGibbs",
@@ -21,6 +23,7 @@ __all__ = [
     "SymmetryGroup",
     "align",
     "barycentre",
+    "completeness",
     "discover",
     "identities",
     "null_control",
