@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import arviz_base
@@ -33,7 +34,7 @@ CHAINS, WARMUP, DRAWS, INPUTS = 8, 1000, 2000, 50
 
 def network(x: jax.Array) -> jax.Array:
     """Sample weights and biases, layer by layer, and run the network."""
-    for layer, (fan_in, fan_out) in enumerate(zip(WIDTHS[:-1], WIDTHS[1:], strict=True)):
+    for layer, (fan_in, fan_out) in enumerate(pairwise(WIDTHS)):
         scale = fan_in**-0.5
         shape = (fan_out, fan_in)
         weight = numpyro.sample(f"w{layer}", dist.Normal(0, scale).expand(shape).to_event(2))

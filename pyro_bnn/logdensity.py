@@ -125,6 +125,8 @@ class LogDensity:
         self.dim = start
         observed = dict(observed_nodes(prototype))
         self.observed = tuple(observed)
+        shapes = [node["value"].shape for node in observed.values()]
+        self._rows = next((shape[0] for shape in shapes if shape), 0)
         for name, node in observed.items():
             _refuse_broadcast(name, node, self._data_shapes())
         first: Tensor = dict(latent_nodes(prototype))[next(iter(self.sites))]["value"]
@@ -258,8 +260,9 @@ class LogDensity:
             Flat ``(chain, dim)``, or a dict of site tensors.
         indices : Tensor, optional
             Rows of the data to use, ``(batch,)`` for all chains or ``(chain, batch)``, one set a
-            chain. The likelihood is scaled by N / B, as Pyro's subsampled plates do. Without it,
-            the whole data set, also where the model's plate subsamples.
+            chain; every argument of the model with as many rows as are observed is indexed. The
+            likelihood is scaled by N / B, as Pyro's subsampled plates do. Without it, the whole
+            data set, also where the model's plate subsamples.
 
         Returns
         -------
@@ -424,8 +427,7 @@ class LogDensity:
     def _batch(self, indices: Tensor | None) -> tuple[tuple[Any, ...], dict[str, Any], float]:
         if indices is None or self._subsample_plates:
             return self.args, self.kwargs, 1.0
-        leaves = self._data_leaves()
-        rows = leaves[0].shape[0]
+        rows = self._rows
 
         def pick(leaf: Any) -> Any:
             is_data = isinstance(leaf, Tensor) and leaf.ndim > 0 and leaf.shape[0] == rows

@@ -34,6 +34,8 @@ def number(value: Any, fixed: bool = False) -> str:
         return value
     if isinstance(value, float) and math.isinf(value):
         return "∞" if value > 0 else "-∞"
+    if isinstance(value, float) and abs(value) >= 1e9:
+        return f"{value:.1e}"
     if isinstance(value, int) or abs(value) >= 1000:
         return f"{value:,.0f}"
     if fixed:

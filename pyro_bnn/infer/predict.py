@@ -48,7 +48,8 @@ def likelihood_kind(density: LogDensity, x: Tensor, y: Tensor) -> str:
     values = {name: torch.zeros(site.unconstrained_shape) for name, site in density.sites.items()}
     position = density.flatten({name: v[None].to(density.device) for name, v in values.items()})
     point = {n: v[0] for n, v in density.constrain(position.to(density.dtype)).items()}
-    node = _observed(density, point, x, y)
+    with pyro.validation_enabled(False):
+        node = _observed(density, point, x, y)
     if node["log_prob"].shape != y.shape[:1]:
         raise UserError(
             f"site '{node['name']}' has a log probability of shape "

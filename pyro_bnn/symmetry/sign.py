@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -19,8 +19,8 @@ def positive(
     """Flip units so that their incoming weight of largest modulus is positive.
 
     Families are settled in order of computation; each is judged in the first site on which it
-    acts while all other families there are settled or do not reach its units. The modulus is
-    blind to order and to signs, so the rule commutes with permutations.
+    acts while all other families there are settled. Families that never act alone are settled
+    together. The modulus is blind to order and to signs, so the rule commutes with permutations.
 
     Parameters
     ----------
@@ -39,12 +39,15 @@ def positive(
     total: dict[str, Tensor] = {}
     open_families = dict(group.kind("sign"))
     while open_families:
-        name, term = _next(group, open_families)
-        family = open_families.pop(name)
-        sign = largest_sign(group, params, family, term)
-        step = GroupElement(group, {}, {}, {name: sign}, batch)
-        params = step.apply(params)
-        total[name] = sign
+        found = _next(group, open_families)
+        if found is None:
+            signs = entangled_signs(group, params, list(open_families))
+            open_families.clear()
+        else:
+            name, term = found
+            signs = {name: largest_sign(group, params, open_families.pop(name), term)}
+        params = GroupElement(group, {}, {}, signs, batch).apply(params)
+        total |= signs
     return params, GroupElement(group, {}, {}, total, batch)
 
 
@@ -62,12 +65,80 @@ def largest_sign(
     return torch.where(entry < 0, -1, 1).reshape(-1, family.size)
 
 
-def _next(group: SymmetryGroup, families: Mapping[str, Family]) -> tuple[str, Term]:
-    """Return the next family to settle and the block that decides it."""
+def entangled_signs(
+    group: SymmetryGroup, params: Mapping[str, Tensor], names: Sequence[str]
+) -> dict[str, Tensor]:
+    """Settle families that never act alone on any site.
+
+    The weights are gone through in order of falling modulus, which is blind to signs and to
+    order; each that is not yet bound by those before it is made positive.
+
+    Returns
+    -------
+    dict of str to Tensor
+        ``(batch, size)`` of signs for each family.
+    """
+    sizes = [group.families[name].size for name in names]
+    sites = [s for s in group.shapes if any(n in names for n, _ in site_terms(group, s))]
+    masks = _characters(group, names, sites)
+    values = torch.cat([params[site].flatten(1) for site in sites], dim=1)
+    result = torch.ones(values.shape[0], sum(sizes), dtype=torch.int64)
+    rank = len(_eliminate(masks, [0] * len(masks), len(masks)))
+    for draw, row in enumerate(values):
+        order = row.abs().argsort(descending=True).tolist()
+        negative = (row < 0).tolist()
+        basis = _eliminate([masks[k] for k in order], [negative[k] for k in order], rank)
+        for pivot in sorted(basis):
+            mask, flip = basis[pivot]
+            others = mask & ~(1 << pivot)
+            for k in range(pivot):
+                if others >> k & 1 and result[draw, k] < 0:
+                    flip = not flip
+            result[draw, pivot] = -1 if flip else 1
+    return dict(zip(names, result.split(sizes, dim=1), strict=True))
+
+
+def _characters(group: SymmetryGroup, names: Sequence[str], sites: Sequence[str]) -> list[int]:
+    """Return, for each weight, the units whose flip changes its sign, as bits."""
+    ones = {site: torch.ones(1, *group.shapes[site]) for site in sites}
+    masks = [0] * sum(value.numel() for value in ones.values())
+    bit = 0
+    for name in names:
+        size = group.families[name].size
+        signs = torch.ones(size, size, dtype=torch.int64) - 2 * torch.eye(size, dtype=torch.int64)
+        moved = GroupElement(group, {}, {}, {name: signs}, size).apply(ones)
+        flipped = torch.cat([moved[site].flatten(1) for site in sites], dim=1) < 0
+        for unit, weight in flipped.nonzero().tolist():
+            masks[weight] |= 1 << (bit + unit)
+        bit += size
+    return masks
+
+
+def _eliminate(
+    masks: Sequence[int], flips: Sequence[bool | int], rank: int
+) -> dict[int, tuple[int, bool]]:
+    """Keep the equations that say something new, by their highest unit, up to a rank."""
+    basis: dict[int, tuple[int, bool]] = {}
+    for mask, flip in zip(masks, flips, strict=True):
+        value = bool(flip)
+        while mask:
+            top = mask.bit_length() - 1
+            if top not in basis:
+                basis[top] = (mask, value)
+                break
+            mask ^= basis[top][0]
+            value ^= basis[top][1]
+        if len(basis) == rank:
+            break
+    return basis
+
+
+def _next(group: SymmetryGroup, families: Mapping[str, Family]) -> tuple[str, Term] | None:
+    """Return a family that acts alone on some block, and the block; None if there is none."""
     for name, family in families.items():
         for term in family.terms:
-            others = {other for other, _ in site_terms(group, term.site)} & set(families)
-            if others == {name}:
+            acting = [other for other, _ in site_terms(group, term.site) if other in families]
+            blocks = [t.block for t in family.terms if t.site == term.site]
+            if set(acting) == {name} and blocks.count(term.block) == 1:
                 return name, term
-    name, family = next(iter(families.items()))
-    return name, family.terms[0]
+    return None

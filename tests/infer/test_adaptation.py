@@ -88,7 +88,7 @@ def test_windows_of_stan():
     assert window_ends(0) == (0, [])
 
 
-@pytest.mark.parametrize("num_steps", [20, 21, 99, 149, 150, 151, 224, 225, 226, 300, 775, 3001])
+@pytest.mark.parametrize("num_steps", [100, 149, 150, 151, 224, 225, 226, 300, 775, 3001])
 def test_windows_are_those_of_pyro(num_steps):
     adapter = WarmupAdapter()
     adapter._warmup_steps = num_steps
@@ -97,6 +97,12 @@ def test_windows_are_those_of_pyro(num_steps):
     assert start == first.end + 1
     assert ends == [window.end + 1 for window in windows]
     assert last.start == ends[-1]
+
+
+@pytest.mark.parametrize("num_steps", [20, 35, 99])
+def test_short_warm_ups_keep_ten_steps_for_the_step_size(num_steps):
+    start, ends = window_ends(num_steps)
+    assert 0 < start < ends[-1] == num_steps - 10
 
 
 @pytest.mark.parametrize("dense", [False, True])

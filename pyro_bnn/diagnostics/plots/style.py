@@ -128,7 +128,8 @@ def data_uri(picture: Figure) -> str:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     # A hundredth of a point cannot be seen, and what follows it is half of the file.
-    svg = re.sub(r"(\d\.\d\d)\d+", r"\1", svg)
+    # Only inside of tags: the numbers of the text are to be read.
+    svg = re.sub(r"<[^>]+>", lambda tag: re.sub(r"(\d\.\d\d)\d+", r"\1", tag[0]), svg)
     svg = re.sub(r"(<svg[^>]*>)", lambda match: match[1] + _stylesheet(), svg, count=1)
     return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
 

@@ -206,6 +206,9 @@ def _run(
     console.print(f"sampling   into {run.path}")
     try:
         mcmc = sample(density, group, recipe, run)
+    except UserError:
+        run.release()
+        raise
     except KeyboardInterrupt:
         console.print(
             f"stopped    every finished draw is saved; go on with --resume --out {run.path}"

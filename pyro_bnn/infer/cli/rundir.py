@@ -62,6 +62,12 @@ class RunDirectory:
                 "with --out"
             ) from error
 
+    def release(self) -> None:
+        """Give the directory up again if nothing was saved in it."""
+        if not (self.path / "state.safetensors").exists():
+            self.model_file.unlink(missing_ok=True)
+            self.recipe_file.unlink(missing_ok=True)
+
     def recorded_recipe(self) -> Recipe:
         """Return the recipe that the run was started with.
 

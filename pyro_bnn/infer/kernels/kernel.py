@@ -90,6 +90,11 @@ class Kernel(MCMCKernel):
             raise UserError(
                 f"{name}: target_accept_prob is {target_accept_prob}, give a number in (0, 1)"
             )
+        if not isinstance(full_mass, bool):
+            raise UserError(
+                f"{name}: full_mass is {full_mass!r}, give True or False: the mass matrix is dense "
+                "over all sites or over none"
+            )
         self.model = model
         self.step_size = step_size
         self.adapt_step_size = adapt_step_size
