@@ -15,6 +15,14 @@ __all__ = ["constant_fold", "trace_graph"]
 
 _RANDOM = torch.Tag.nondeterministic_seeded
 
+# Operators that read nothing of their first argument but its shape, and the value they fill with.
+_FILLS = {
+    torch.ops.aten.new_ones.default: 1,
+    torch.ops.aten.new_zeros.default: 0,
+    torch.ops.aten.ones_like.default: 1,
+    torch.ops.aten.zeros_like.default: 0,
+}
+
 
 def trace_graph(
     function: Callable[..., Any], *inputs: Tensor, pre_dispatch: bool = False
@@ -52,9 +60,15 @@ def constant_fold(module: GraphModule) -> None:
     written = _written(graph)
     constants: dict[Node, Any] = {}
     for node in list(graph.nodes):
-        if node.op == "get_attr" and node not in written:
+        if node in written:
+            continue
+        if node.op == "get_attr":
             constants[node] = getattr(module, str(node.target))
-        elif node.op == "call_function" and node not in written and _folds(node, constants):
+        elif node.target in _FILLS:
+            like = node.meta["val"]
+            fill = _FILLS[node.target]
+            constants[node] = torch.full(like.shape, fill, dtype=like.dtype, device=like.device)
+        elif node.op == "call_function" and _folds(node, constants):
             arguments, keywords = pytree.tree_map(
                 lambda leaf: constants[leaf] if isinstance(leaf, Node) else leaf,
                 (node.args, node.kwargs),

@@ -28,6 +28,7 @@ from pyro_bnn.handlers import (
     sum_log_likelihood,
     without_validation,
 )
+from pyro_bnn.products import lay_out_products
 
 __all__ = ["LogDensity", "Site"]
 
@@ -476,6 +477,7 @@ class LogDensity:
 
         try:
             graph = trace_graph(swapped, *(tensor.detach().clone() for tensor in inputs))
+            lay_out_products(graph)
             # Somewhere else than where it was traced, so that a branch that was burnt in shows.
             elsewhere = (0.5 * position.detach() + 0.1, *inputs[1:])
             with torch.no_grad():
