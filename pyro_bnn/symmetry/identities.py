@@ -22,7 +22,7 @@ from torch import Tensor
 
 from pyro_bnn.errors import UserError
 from pyro_bnn.symmetry.group import Family, SymmetryGroup
-from pyro_bnn.symmetry.rows import Occurrence, rows
+from pyro_bnn.symmetry.rows import Occurrence, entries, rows
 
 Prior = Mapping[str, Any] | Callable[[Mapping[str, Tensor]], Tensor]
 
@@ -142,7 +142,7 @@ def unit_sums(group: SymmetryGroup, family: Family, values: Mapping[str, Tensor]
         if term.site in group.statistics:
             continue
         if term.axis < 0:
-            table = values[term.site].reshape(batch, 1, -1)
+            table = entries(group, values[term.site], term.site, term.block)
         else:
             where = Occurrence(term.site, term.block, term.axis, term.place, frozenset())
             table = rows(group, values, where)

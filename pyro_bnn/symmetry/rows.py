@@ -79,6 +79,13 @@ def rows(group: SymmetryGroup, params: Mapping[str, Tensor], where: Occurrence) 
     return block.reshape(block.shape[0], space.over_size * space.size, -1)
 
 
+def entries(group: SymmetryGroup, value: Tensor, site: str, block: tuple[int, ...]) -> Tensor:
+    """Return the weights of one block of a site, ``(batch, 1, entries)``."""
+    chosen = [action.places(axis)[k] for axis, k in zip(group.layout[site], block, strict=True)]
+    grid = action.grid(action.joint(chosen, value.shape[1:]))
+    return value.flatten(1)[:, grid.reshape(-1)][:, None]
+
+
 def comparable(
     group: SymmetryGroup, space: str, settled: Collection[str]
 ) -> tuple[list[Occurrence], bool]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from pyro_bnn.symmetry.action import site_terms
 from pyro_bnn.symmetry.element import GroupElement
 from pyro_bnn.symmetry.group import Family, SymmetryGroup, Term
-from pyro_bnn.symmetry.rows import Occurrence, rows
+from pyro_bnn.symmetry.rows import Occurrence, entries, rows
 
 
 def positive(
@@ -56,8 +56,7 @@ def largest_sign(
 ) -> Tensor:
     """Return the sign of the entry of largest modulus of each unit, ``(batch, size)``."""
     if term.axis < 0:
-        value = params[term.site]
-        table = value.reshape(value.shape[0], 1, -1)
+        table = entries(group, params[term.site], term.site, term.block)
     else:
         where = Occurrence(term.site, term.block, term.axis, term.place, frozenset())
         table = rows(group, params, where)
