@@ -69,8 +69,9 @@ def entangled_signs(
 ) -> dict[str, Tensor]:
     """Settle families that never act alone on any site.
 
-    The weights are gone through in order of falling modulus, which is blind to signs and to
-    order; each that is not yet bound by those before it is made positive.
+    The weights are gone through site by site in order of falling modulus, which is blind to
+    signs and to order (balanced scales make weights of different sites equal in modulus); each
+    that is not yet bound by those before it is made positive.
 
     Returns
     -------
@@ -80,11 +81,16 @@ def entangled_signs(
     sizes = [group.families[name].size for name in names]
     sites = [s for s in group.shapes if any(n in names for n, _ in site_terms(group, s))]
     masks = _characters(group, names, sites)
-    values = torch.cat([params[site].flatten(1) for site in sites], dim=1)
+    tables = [params[site].flatten(1) for site in sites]
+    values = torch.cat(tables, dim=1)
+    starts = [sum(t.shape[1] for t in tables[:k]) for k in range(len(tables))]
+    orders = torch.cat(
+        [t.abs().argsort(descending=True) + n for t, n in zip(tables, starts, strict=True)], dim=1
+    )
     result = torch.ones(values.shape[0], sum(sizes), dtype=torch.int64)
     rank = len(_eliminate(masks, [0] * len(masks), len(masks)))
     for draw, row in enumerate(values):
-        order = row.abs().argsort(descending=True).tolist()
+        order = orders[draw].tolist()
         negative = (row < 0).tolist()
         basis = _eliminate([masks[k] for k in order], [negative[k] for k in order], rank)
         for pivot in sorted(basis):
@@ -136,8 +142,11 @@ def _next(group: SymmetryGroup, families: Mapping[str, Family]) -> tuple[str, Te
     """Return a family that acts alone on some block, and the block; None if there is none."""
     for name, family in families.items():
         for term in family.terms:
-            acting = [other for other, _ in site_terms(group, term.site) if other in families]
-            blocks = [t.block for t in family.terms if t.site == term.site]
-            if set(acting) == {name} and blocks.count(term.block) == 1:
+            acting = [
+                other
+                for other, there in site_terms(group, term.site)
+                if other in families and there.block == term.block
+            ]
+            if acting == [name]:
                 return name, term
     return None
