@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import os
 import signal
 
 import numpy as np
@@ -438,7 +437,7 @@ def interrupt_at(stage, index, how):
 
 
 def ctrl_c():
-    os.kill(os.getpid(), signal.SIGINT)
+    signal.raise_signal(signal.SIGINT)
 
 
 def crash():
