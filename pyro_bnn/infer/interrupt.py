@@ -35,4 +35,4 @@ class FinishStepFirst:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
-        signal.signal(number, self._before)
+        signal.signal(number, signal.default_int_handler)
