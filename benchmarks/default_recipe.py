@@ -1,6 +1,6 @@
 """Which recipe is the default: jittered HMC against NUTS on `models/digits_mlp.py`.
 
-Run: python benchmarks/default_recipe.py [--threads N] [--seeds S] [--recipes hmc nuts]
+Run: python benchmarks/default_recipe.py [--threads N] [--seeds S] [--recipes hmc nuts] [--draws D]
 
 For each recipe: R-hat and bulk ESS of the log predictive probabilities of the 360 test digits,
 per second with warm-up included, and the accuracy of the posterior mean; beside them the accuracy
@@ -29,13 +29,13 @@ from pyro_bnn.infer.recipe import Recipe
 ROOT = Path(__file__).parent.parent
 
 
-def run(name: str, seed: int, data: Data, density: LogDensity) -> None:
+def run(name: str, seed: int, draws: int, data: Data, density: LogDensity) -> None:
     """Sample one recipe and print its line."""
     recipe = Recipe.read(ROOT / "inference" / f"{name}.toml")
     settings = recipe.run
     mcmc = MCMC(
         recipe.kernel.kernel(density),
-        settings.draws,
+        draws,
         settings.warmup,
         num_chains=settings.chains,
         seed=seed,
@@ -45,7 +45,7 @@ def run(name: str, seed: int, data: Data, density: LogDensity) -> None:
     mcmc.run()
     seconds = time.perf_counter() - start
     found = predict(density, mcmc.get_samples(), data.test.x, data.test.y)
-    log_predictive = found.log_predictive.unflatten(0, (settings.chains, settings.draws)).numpy()
+    log_predictive = found.log_predictive.unflatten(0, (settings.chains, draws)).numpy()
     tree = arviz_base.convert_to_datatree({"f": log_predictive})
     rhat = arviz_stats.rhat(tree)["f"].to_numpy()
     ess = arviz_stats.ess(tree)["f"].to_numpy()
@@ -83,15 +83,18 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--recipes", nargs="+", default=["hmc", "nuts"])
+    parser.add_argument("--draws", type=int, default=150)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     script = ModelScript.load(ROOT / "models" / "digits_mlp.py")
     data = script.data
     density = LogDensity(script.model, data.train.x, data.train.y)
-    print(f"16 chains, 150 + 150 draws, {arguments.threads} threads; median / extreme of 360")
+    print(
+        f"16 chains, 150 + {arguments.draws} draws, {arguments.threads} threads; median / extreme of 360"
+    )
     for name in arguments.recipes:
         for seed in range(arguments.seeds):
-            run(name, seed, data, density)
+            run(name, seed, arguments.draws, data, density)
     accuracies = [adam(script.model.__globals__["net"], data, seed) for seed in range(5)]
     print("Adam: " + ", ".join(f"{value:.4f}" for value in accuracies))
 
