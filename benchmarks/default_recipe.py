@@ -90,7 +90,8 @@ def main() -> None:
     data = script.data
     density = LogDensity(script.model, data.train.x, data.train.y)
     print(
-        f"16 chains, 150 + {arguments.draws} draws, {arguments.threads} threads; median / extreme of 360"
+        f"16 chains, 150 + {arguments.draws} draws, {arguments.threads} threads; "
+        "median / extreme of 360"
     )
     for name in arguments.recipes:
         for seed in range(arguments.seeds):
