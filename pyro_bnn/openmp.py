@@ -2,9 +2,8 @@
 
 GNU OpenMP lets a thread that reached a barrier early spin for milliseconds before it sleeps. As
 soon as another process takes one of the cores, the spinning thread holds up the very thread that it
-waits for, at every operator: a gradient of two threads beside one busy process took 138 ms instead
-of 6. A short spin costs next to nothing on an idle machine. The library reads the variable once,
-when torch is imported; what the user has set stays.
+waits for, at every operator, and a gradient can take ten times as long or more. A short spin avoids
+that. The library reads the variable once, when torch is imported; what the user has set stays.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ def idle_cores(seconds: float = 0.2) -> int:
     """Count the cores that stand idle, at least one.
 
     Threads of one operator wait for each other at every step; beside another busy process two of
-    them can be twenty times slower than one. So as many are used as are free at the start.
+    them can be far slower than one. So as many are used as are free at the start.
 
     Parameters
     ----------
