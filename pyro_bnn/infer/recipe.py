@@ -7,62 +7,17 @@ import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from pyro_bnn.errors import UserError
-from pyro_bnn.infer.kernels.hmc import HMC
-from pyro_bnn.infer.kernels.kernel import Kernel
-from pyro_bnn.infer.kernels.nuts import NUTS
-from pyro_bnn.logdensity import LogDensity
+from pyro_bnn.infer.settings import KERNELS, AnyKernel, HMCSettings, Table
 
-__all__ = ["HMCSettings", "NUTSSettings", "QuotientSettings", "Recipe", "RunSettings"]
+__all__ = ["QuotientSettings", "Recipe", "RunSettings"]
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class _KernelSettings(_Table):
-    step_size: float = Field(0.1, gt=0, description="First step size of the leapfrog integrator.")
-    adapt_step_size: bool = Field(True, description="Adapt the step size during warm-up.")
-    adapt_mass_matrix: bool = Field(True, description="Adapt the mass matrix during warm-up.")
-    full_mass: bool = Field(False, description="Dense mass matrix; for up to some 500 weights.")
-    target_accept_prob: float = Field(
-        0.8, gt=0, lt=1, description="Mean acceptance rate that the step size aims at."
-    )
-
-
-class HMCSettings(_KernelSettings):
-    """Table ``[kernel]`` of a recipe with ``name = "hmc"``."""
-
-    name: Literal["hmc"] = Field("hmc", description="Hamiltonian Monte Carlo.")
-    num_steps: int | None = Field(None, ge=1, description="Leapfrog steps of a draw.")
-    trajectory_length: float | None = Field(
-        None, gt=0, description="Length of a trajectory, instead of num_steps; 2 pi by default."
-    )
-    jitter: float = Field(
-        0.0, ge=0, lt=1, description="Relative spread of the number of steps from draw to draw."
-    )
-
-    def kernel(self, density: LogDensity) -> Kernel:
-        """Build the kernel."""
-        return HMC(density, **self.model_dump(exclude={"name"}))
-
-
-class NUTSSettings(_KernelSettings):
-    """Table ``[kernel]`` of a recipe with ``name = "nuts"``."""
-
-    name: Literal["nuts"] = Field("nuts", description="The no-U-turn sampler.")
-    max_tree_depth: int = Field(10, ge=1, description="At most 2**depth - 1 leapfrog steps.")
-
-    def kernel(self, density: LogDensity) -> Kernel:
-        """Build the kernel."""
-        return NUTS(density, **self.model_dump(exclude={"name"}))
-
-
-class RunSettings(_Table):
+class RunSettings(Table):
     """Table ``[run]`` of a recipe."""
 
     chains: int = Field(16, ge=1, description="Chains, moved together as one batch.")
@@ -84,21 +39,18 @@ class RunSettings(_Table):
     )
 
 
-class QuotientSettings(_Table):
+class QuotientSettings(Table):
     """Table ``[quotient]`` of a recipe."""
 
     enabled: bool = Field(True, description="Discover the symmetries and divide them out.")
 
 
-Settings = Annotated[HMCSettings | NUTSSettings, Field(discriminator="name")]
-
-
-class Recipe(_Table):
+class Recipe(Table):
     """One method: a kernel, how long it runs, and how its draws are put in canonical form.
 
     Attributes
     ----------
-    kernel : HMCSettings or NUTSSettings
+    kernel : KernelSettings
         The sampler.
     run : RunSettings
         Chains, draws, seed, device.
@@ -106,7 +58,7 @@ class Recipe(_Table):
         The canonical form.
     """
 
-    kernel: Settings = Field(default_factory=HMCSettings)
+    kernel: AnyKernel = Field(default_factory=HMCSettings)
     run: RunSettings = Field(default_factory=RunSettings)
     quotient: QuotientSettings = Field(default_factory=QuotientSettings)
 
@@ -161,12 +113,11 @@ class Recipe(_Table):
     @classmethod
     def documentation(cls) -> list[tuple[str, str, str]]:
         """List every key with its default and its meaning."""
-        tables = (
-            ("kernel", HMCSettings),
-            ("kernel", NUTSSettings),
+        tables: list[tuple[str, type[Table]]] = [
+            *(("kernel", settings) for settings in KERNELS.values()),
             ("run", RunSettings),
             ("quotient", QuotientSettings),
-        )
+        ]
         rows: dict[str, tuple[str, str, str]] = {}
         for table, settings in tables:
             for name, field in settings.model_fields.items():
@@ -182,16 +133,16 @@ class Recipe(_Table):
 def _sentence(error: ValidationError, source: str, known: list[str]) -> str:
     first = error.errors()[0]
     # The discriminator's value stands in the location of kernel keys: ("kernel", "hmc", "jitter").
-    path = [str(part) for part in first["loc"] if part not in ("hmc", "nuts")]
+    path = [str(part) for part in first["loc"] if part not in KERNELS]
     key = ".".join(path)
     if first["type"] == "extra_forbidden" and key in known:
-        kernel = first["loc"][1]
-        keys = (HMCSettings if kernel == "hmc" else NUTSSettings).model_fields
+        kernel = str(first["loc"][1])
+        keys = KERNELS[kernel].model_fields
         return f"{source}: kernel '{kernel}' has no key '{key}'; it knows {', '.join(keys)}"
     if first["type"] == "extra_forbidden":
         return _unknown(key, source, known)
     if first["type"].startswith("union_tag"):
-        return f"{source}: kernel.name is missing or unknown; the kernels are 'hmc' and 'nuts'"
+        return f"{source}: kernel.name is missing or unknown; the kernels are {', '.join(KERNELS)}"
     message = first["msg"][:1].lower() + first["msg"][1:]
     return f"{source}: {key} = {first['input']!r}: {message}"
 

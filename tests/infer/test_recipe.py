@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from pyro_bnn import UserError
-from pyro_bnn.infer import HMC, NUTS
-from pyro_bnn.infer.recipe import HMCSettings, NUTSSettings, Recipe
+from pyro_bnn.infer.recipe import Recipe
+from pyro_bnn.infer.settings import HMCSettings, NUTSSettings
 
 SHIPPED = sorted((Path(__file__).parents[2] / "inference").glob("*.toml"))
 
@@ -17,7 +17,7 @@ SHIPPED = sorted((Path(__file__).parents[2] / "inference").glob("*.toml"))
 def test_shipped_recipes_build_their_kernel(path):
     recipe = Recipe.read(path)
     kernel = recipe.kernel.kernel(lambda: None)
-    assert isinstance(kernel, {"hmc": HMC, "nuts": NUTS}[recipe.kernel.name])
+    assert type(kernel).__name__.lower() == recipe.kernel.name.replace("-", "")
     for name, value in recipe.kernel.model_dump(exclude={"name"}, exclude_none=True).items():
         assert getattr(kernel, name) == value
 
@@ -54,7 +54,7 @@ def test_every_key_is_documented():
         ("run.chains", 0, ["run.chains = 0", "greater than or equal to 1"]),
         ("run.chains", "three", ["run.chains = 'three'", "integer"]),
         ("kernel.target_accept_prob", 1.0, ["kernel.target_accept_prob = 1.0", "less than 1"]),
-        ("kernel.name", "gibbs", ["'hmc' and 'nuts'"]),
+        ("kernel.name", "gibbs", ["the kernels are hmc, nuts"]),
         ("kernel.max_tree_depth", 4, ["kernel 'hmc' has no key 'kernel.max_tree_depth'"]),
         ("run.posterior_temperature", 0, ["run.posterior_temperature = 0"]),
         ("draws", 3, ["unknown key 'draws'", "'run.draws'"]),
