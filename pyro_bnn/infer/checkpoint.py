@@ -6,14 +6,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 import torch
 from torch import Tensor
 
-from pyro_bnn.infer.adaptation.warmup import Warmup
+from pyro_bnn.errors import UserError
+from pyro_bnn.infer.adaptation.adaptation import Adaptation
 from pyro_bnn.infer.draws import DrawBlock
-from pyro_bnn.infer.kernels.hamiltonian import Metric, State
 from pyro_bnn.trace import SegmentWriter, discard_segments, load_state, save_state
 
 __all__ = ["Checkpoint", "Progress", "Snapshot"]
@@ -49,7 +49,7 @@ class Progress:
 class Snapshot(NamedTuple):
     """Everything that decides the draws to come."""
 
-    state: State
+    state: Any
     generator: Tensor
     progress: Progress
 
@@ -89,35 +89,57 @@ class Checkpoint:
         progress.segments += 1
         block.clear()
 
-    def save(self, snapshot: Snapshot, warmup: Warmup) -> None:
+    def save(self, snapshot: Snapshot, warmup: Adaptation) -> None:
         """Write the state, whole or not at all."""
-        state = snapshot.state
         tensors = {
-            "position": state.position,
-            "potential": state.potential,
-            "gradient": state.gradient,
-            "step_size": state.step_size,
-            "metric.inverse": state.metric.inverse,
-            "metric.factor": state.metric.factor,
             "generator": snapshot.generator,
+            **_leaves(snapshot.state, "state."),
             **warmup.tensors(),
         }
         metadata = {"progress": json.dumps(asdict(snapshot.progress))}
         save_state(self.state_file, tensors, metadata)
 
-    def load(self, warmup: Warmup, device: torch.device) -> Snapshot:
-        """Read the state, set up `warmup` from it and drop segments that it does not count."""
+    def load(self, state_type: type, warmup: Adaptation, device: torch.device) -> Snapshot:
+        """Read a state of the given type, set up `warmup`, drop segments that it does not count.
+
+        Raises
+        ------
+        UserError
+            If the state is not that of a kernel of this kind.
+        """
         tensors, metadata = load_state(self.state_file)
         generator = tensors.pop("generator")
         tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
-        warmup.load(tensors)
+        try:
+            state = _restored(state_type, tensors, "state.")
+            warmup.load(tensors)
+        except KeyError as error:
+            raise UserError(
+                f"{self.state_file} has no {error.args[0]!r}: it is of another kernel; go on with "
+                "the recipe of the run"
+            ) from error
         progress = Progress(**json.loads(metadata["progress"]))
         discard_segments(self.directory, progress.segments)
-        state = State(
-            tensors["position"],
-            tensors["potential"],
-            tensors["gradient"],
-            tensors["step_size"],
-            Metric(tensors["metric.inverse"], tensors["metric.factor"]),
-        )
         return Snapshot(state, generator, progress)
+
+
+def _leaves(value: Any, prefix: str) -> dict[str, Tensor]:
+    """Tensors of nested NamedTuples under dotted names."""
+    found: dict[str, Tensor] = {}
+    for name, part in value._asdict().items():
+        if isinstance(part, Tensor):
+            found[prefix + name] = part
+        else:
+            found |= _leaves(part, f"{prefix}{name}.")
+    return found
+
+
+def _restored(kind: type, tensors: Mapping[str, Tensor], prefix: str) -> Any:
+    """Rebuild nested NamedTuples from `_leaves`."""
+    parts = {
+        name: tensors[prefix + name]
+        if part is Tensor
+        else _restored(part, tensors, f"{prefix}{name}.")
+        for name, part in get_type_hints(kind).items()
+    }
+    return kind(**parts)

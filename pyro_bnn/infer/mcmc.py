@@ -14,12 +14,12 @@ from pyro.infer.mcmc.util import print_summary
 from torch import Tensor
 
 from pyro_bnn.errors import UserError
-from pyro_bnn.infer.adaptation.warmup import Warmup
+from pyro_bnn.infer.adaptation.adaptation import Adaptation
 from pyro_bnn.infer.allocator import keep_freed_memory
 from pyro_bnn.infer.checkpoint import Checkpoint, Progress, Snapshot
 from pyro_bnn.infer.draws import DrawBlock
 from pyro_bnn.infer.interrupt import FinishStepFirst
-from pyro_bnn.infer.kernels.hamiltonian import Info, State
+from pyro_bnn.infer.kernels.hamiltonian import Info
 from pyro_bnn.infer.kernels.kernel import Kernel
 from pyro_bnn.infer.meter import Meter
 from pyro_bnn.logdensity import LogDensity
@@ -69,6 +69,12 @@ class MCMC:
         Names of the axes of each site, as discovery gives them.
     segment_draws : int
         Draws of a segment; a kill loses at most that many.
+    move : callable, optional
+        ``move(position, generator)`` takes unconstrained positions ``(chain, dim)`` to others and
+        leaves the posterior invariant, as `pyro_bnn.symmetry.OrbitMove` does. It follows the
+        kernel's step.
+    move_every : int
+        Steps of the kernel between two moves.
 
     Raises
     ------
@@ -94,12 +100,15 @@ class MCMC:
         run_dir: str | Path | None = None,
         dims: Mapping[str, Sequence[str]] | None = None,
         segment_draws: int = 50,
+        move: Callable[[Tensor, torch.Generator], Tensor] | None = None,
+        move_every: int = 1,
     ) -> None:
         for name, value, least in (
             ("num_samples", num_samples, 1),
             ("warmup_steps", warmup_steps, 0),
             ("num_chains", num_chains, 1),
             ("segment_draws", segment_draws, 1),
+            ("move_every", move_every, 1),
         ):
             if value is not None and value < least:
                 raise UserError(f"MCMC: {name} is {value}, give at least {least}")
@@ -119,6 +128,8 @@ class MCMC:
         self._save_params = save_params
         self._dims = dims
         self._segment_draws = segment_draws
+        self._move = move
+        self._move_every = move_every
         self._checkpoint = None if run_dir is None else Checkpoint(Path(run_dir), dims)
         self._block = DrawBlock(num_samples if run_dir is None else segment_draws)
 
@@ -152,7 +163,7 @@ class MCMC:
                     f"MCMC: {self._checkpoint.directory} already holds a run: go on with it by "
                     "run(..., resume=True), or choose another run_dir"
                 )
-            snapshot = self._checkpoint.load(warmup, density.device)
+            snapshot = self._checkpoint.load(self.kernel.state_type, warmup, density.device)
             expected = (self.num_chains, density.dim)
             if snapshot.state.position.shape != expected:
                 raise UserError(
@@ -232,7 +243,7 @@ class MCMC:
 
     # The run
 
-    def _start(self, density: LogDensity, warmup: Warmup, generator: torch.Generator) -> State:
+    def _start(self, density: LogDensity, warmup: Adaptation, generator: torch.Generator) -> Any:
         seed = int(torch.randint(2**31, ())) if self.seed is None else self.seed
         generator.manual_seed(seed)
         if self._initial_params is None:
@@ -240,14 +251,14 @@ class MCMC:
             position = density.initial_position(self.num_chains, generator, strategy=strategy)
         else:
             position = self._given_position(density, self._initial_params)
-        state = self.kernel.init(position, density)
+        state = self.kernel.init(position, density, generator)
         return warmup.begin(state, density, generator) if self.warmup_steps else state
 
-    def _warm_up(self, state: State, run: _Run) -> State:
+    def _warm_up(self, state: Any, run: _Run) -> Any:
         progress = self.progress
         before, started = progress.seconds_warmup, time.perf_counter()
         while progress.warmup < self.warmup_steps:
-            state, info = self.kernel.step(state, run.density, run.generator)
+            state, info = self._step(state, run, progress.warmup + 1)
             state = run.warmup.update(state, info, run.density, run.generator)
             progress.warmup += 1
             progress.seconds_warmup = before + time.perf_counter() - started
@@ -257,12 +268,12 @@ class MCMC:
                 self._save(state, run)
         return state
 
-    def _draw(self, state: State, run: _Run) -> None:
+    def _draw(self, state: Any, run: _Run) -> None:
         progress = self.progress
         before, started = progress.seconds_sampling, time.perf_counter()
         kept = list(self._save_params or run.density.sites)
         while progress.draws < self.num_samples:
-            state, info = self.kernel.step(state, run.density, run.generator)
+            state, info = self._step(state, run, progress.draws + 1)
             values = run.density.constrain(state.position)
             self._block.append({name: values[name] for name in kept}, info.stats)
             progress.draws += 1
@@ -273,7 +284,17 @@ class MCMC:
             if due or run.interrupt.requested:
                 self._save(state, run)
 
-    def _after(self, state: State, info: Info, run: _Run, stage: str, count: int) -> None:
+    def _step(self, state: Any, run: _Run, count: int) -> tuple[Any, Info]:
+        """Step `count` of a phase: the kernel's step, and the move where it is due."""
+        state, info = self.kernel.step(state, run.density, run.generator)
+        if self._move is None or count % self._move_every:
+            return state, info
+        position = self._move(state.position, run.generator)
+        state = self.kernel.moved(state, position, run.density)
+        stats = {**info.stats, "lp": -state.potential}
+        return state, Info(stats, info.gradients + 1)
+
+    def _after(self, state: Any, info: Info, run: _Run, stage: str, count: int) -> None:
         self.progress.gradients += info.gradients
         if run.meter.watched:
             acceptance = float(info.stats["acceptance_rate"].mean())
@@ -281,7 +302,7 @@ class MCMC:
         if self._hook is not None:
             self._hook(self.kernel, run.density.unflatten(state.position), stage, count - 1)
 
-    def _save(self, state: State, run: _Run) -> None:
+    def _save(self, state: Any, run: _Run) -> None:
         """Put draws and state on disk; then give way to a Ctrl-C that came meanwhile."""
         if self._checkpoint is not None:
             if self._block.length:
@@ -331,7 +352,7 @@ class _Run(NamedTuple):
     """What the two phases of one run share."""
 
     density: LogDensity
-    warmup: Warmup
+    warmup: Adaptation
     generator: torch.Generator
     meter: Meter
     interrupt: FinishStepFirst

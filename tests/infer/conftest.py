@@ -62,7 +62,7 @@ def draw():
 
     def run(kernel, density, start, *, warmup, draws, seed=1000):
         generator = torch.Generator().manual_seed(seed)
-        state = kernel.init(start, density)
+        state = kernel.init(start, density, generator)
         adaptation = kernel.warmup(warmup)
         if warmup:
             state = adaptation.begin(state, density, generator)

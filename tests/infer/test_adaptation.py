@@ -127,7 +127,7 @@ def test_step_size_search_scales_with_the_target(targets):
     for scale in (1e-3, 1.0, 1e3):
         density = gaussian(scale**2 * torch.eye(5))
         start = scale * torch.randn(64, 5, generator=torch.Generator().manual_seed(0)).double()
-        state = HMC(None).init(start, density)
+        state = HMC(None).init(start, density, torch.Generator())
         step_size = reasonable_step_size(state, density, torch.Generator().manual_seed(1))
         found.append(float(step_size) / scale)
     # It halts within a factor 2 of the step that is accepted at 80 %, above it or below.

@@ -12,7 +12,7 @@ import torch
 import pyro_bnn.infer
 from pyro_bnn import UserError
 from pyro_bnn.infer import HMC, NUTS
-from pyro_bnn.infer.kernels.hamiltonian import Info, State, metric_from_variance
+from pyro_bnn.infer.kernels.hamiltonian import Info, metric_from_variance
 from pyro_bnn.infer.kernels.kernel import Kernel
 from pyro_bnn.infer.kernels.nuts import _is_turning, _turned_inside
 
@@ -42,13 +42,13 @@ def test_protocol(build, targets, dtype, dense):
     gaussian, _ = targets
     density = gaussian(torch.eye(3))
     kernel = build(step_size=0.3, full_mass=dense)
-    state = kernel.init(normal(5, 3, dtype=dtype), density)
-    assert isinstance(state, State)
+    state = kernel.init(normal(5, 3, dtype=dtype), density, generator())
+    assert isinstance(state, kernel.state_type)
     before = copy.deepcopy(state)
     options = copy.deepcopy(vars(kernel))
     new, info = kernel.step(state, density, generator())
 
-    assert isinstance(new, State)
+    assert isinstance(new, kernel.state_type)
     assert isinstance(info, Info)
     assert info.gradients >= 1
     assert set(info.stats) >= STATS
@@ -110,7 +110,7 @@ def test_gradients_are_counted(build, targets):
 
     density = Counting(torch.eye(2))
     kernel = build(step_size=0.2)
-    state = kernel.init(normal(3, 2), density)
+    state = kernel.init(normal(3, 2), density, generator())
     density.calls = 0
     for _ in range(5):
         calls = density.calls
@@ -135,7 +135,7 @@ def test_exact_draws_stay_exact(build, targets, metric, step_size):
     start = law.rvs((count, dim), random_state=np.random.default_rng(0))
     kernel = build(step_size=step_size, full_mass=metric == "dense")
     density = log_gamma()
-    state = kernel.init(torch.tensor(start), density)
+    state = kernel.init(torch.tensor(start), density, generator())
     variance = {
         "unit": torch.ones(dim),
         "diagonal": torch.tensor([0.5, 1.0, 2.5]),
@@ -227,7 +227,7 @@ def test_walls_are_never_crossed_and_recorded_as_divergences(build, targets, val
 
     density = Walled(torch.eye(2))
     kernel = build(step_size=0.4)
-    state = kernel.init(normal(64, 2).clamp(max=0.9), density)
+    state = kernel.init(normal(64, 2).clamp(max=0.9), density, generator())
     diverging, source = 0, generator()
     for _ in range(20):
         state, info = kernel.step(state, density, source)
@@ -247,7 +247,7 @@ def test_a_step_far_too_large_diverges_and_stays_put(build, targets):
     density = gaussian(torch.eye(2))
     start = normal(8, 2)
     kernel = build(step_size=1000.0)
-    state, info = kernel.step(kernel.init(start, density), density, generator())
+    state, info = kernel.step(kernel.init(start, density, generator()), density, generator())
     assert bool(info.stats["diverging"].all())
     assert torch.equal(state.position, start)
     assert float(info.stats["acceptance_rate"].max()) < 1e-6
@@ -278,7 +278,7 @@ def test_hmc_steps_follow_from_the_trajectory_or_its_number(targets):
 
     def gradients(count=1, **options):
         kernel = HMC(None, **options)
-        state = kernel.init(normal(3, 2), density)
+        state = kernel.init(normal(3, 2), density, generator())
         source = generator()
         return [kernel.step(state, density, source)[1].gradients for _ in range(count)]
 
@@ -311,7 +311,7 @@ def test_hmc_rejects_as_metropolis_does(targets):
     gaussian, _ = targets
     density = gaussian(torch.eye(20))
     kernel = HMC(None, step_size=1.0, num_steps=5)
-    state = kernel.init(normal(5000, 20), density)
+    state = kernel.init(normal(5000, 20), density, generator())
     new, info = kernel.step(state, density, generator())
     moved = (new.position != state.position).any(1).double()
     rate = info.stats["acceptance_rate"]
@@ -331,7 +331,7 @@ def test_nuts_stops_at_its_depth(targets):
     density = gaussian(torch.eye(2))
     for depth in (1, 3):
         kernel = NUTS(None, step_size=1e-3, max_tree_depth=depth)
-        _, info = kernel.step(kernel.init(normal(6, 2), density), density, generator())
+        _, info = kernel.step(kernel.init(normal(6, 2), density, generator()), density, generator())
         assert bool((info.stats["tree_depth"] == depth).all())
         assert bool((info.stats["n_steps"] == 2**depth - 1).all())
         assert info.gradients == 2**depth - 1
@@ -344,7 +344,7 @@ def test_nuts_goes_half_a_turn(targets):
     gaussian, _ = targets
     density = gaussian(torch.eye(50))
     kernel = NUTS(None, step_size=0.05)
-    _, info = kernel.step(kernel.init(normal(200, 50), density), density, generator())
+    _, info = kernel.step(kernel.init(normal(200, 50), density, generator()), density, generator())
     length = 0.05 * info.stats["n_steps"].double().mean()
     assert np.pi / 2 < float(length) < 2 * np.pi
     depth, steps = info.stats["tree_depth"], info.stats["n_steps"]
@@ -355,7 +355,7 @@ def test_nuts_goes_half_a_turn(targets):
 def test_turns_inside_a_subtree_are_those_of_the_recursive_definition(targets):
     """The iterative check with its few checkpoints against every balanced subtree in turn."""
     gaussian, _ = targets
-    metric = NUTS(None).init(normal(1, 2), gaussian(torch.eye(2))).metric
+    metric = NUTS(None).init(normal(1, 2), gaussian(torch.eye(2)), generator()).metric
     leaves, chains = 32, 300
     drift = normal(1, chains, 2, seed=1)
     momenta = 0.6 * normal(leaves, chains, 2) + drift

@@ -12,6 +12,7 @@ import pyro.distributions as dist
 import pyro.infer
 import pytest
 import torch
+from arviz_stats.base import array_stats
 from pyro.infer.autoguide.initialization import init_to_value
 
 import pyro_bnn.infer
@@ -318,6 +319,46 @@ def test_hook_is_called_after_every_step():
     assert calls == [("Warmup", i) for i in range(3)] + [("Sample", i) for i in range(4)]
     drawn = mcmc.get_samples(group_by_chain=True)["noise"]
     torch.testing.assert_close(torch.stack(kept, 1), drawn)
+
+
+def test_a_move_follows_the_kernel_every_so_many_steps():
+    calls = []
+
+    def move(position, generator):
+        calls.append(position.clone())
+        return -position
+
+    mcmc = run(regression, num_samples=6, warmup_steps=4, move=move, move_every=2)
+    assert len(calls) == 5
+    plain = run(regression, num_samples=6, warmup_steps=4)
+    assert mcmc.progress.gradients == plain.progress.gradients + 5
+    tree = mcmc.to_datatree()
+    drawn = torch.from_numpy(tree["posterior"]["weight"].to_numpy())
+    torch.testing.assert_close(drawn[:, 1::2], -torch.stack(calls[2:], 1))
+    # The recorded density is that of the recorded draw, moved or not.
+    potential = torch.stack([density_of(regression).potential(chain) for chain in drawn])
+    torch.testing.assert_close(torch.from_numpy(tree["sample_stats"]["lp"].to_numpy()), -potential)
+
+
+def test_a_reflecting_move_keeps_a_symmetric_posterior():
+    def model():
+        pyro.sample("x", dist.Normal(torch.zeros(2, dtype=torch.float64), 1.0).to_event(1))
+
+    mcmc = MCMC(
+        HMC(model, num_steps=4, jitter=0.5),
+        num_samples=2000,
+        warmup_steps=100,
+        num_chains=8,
+        seed=5,
+        disable_progbar=True,
+        move=lambda position, generator: -position,
+        move_every=3,
+    )
+    mcmc.run()
+    drawn = mcmc.get_samples(group_by_chain=True)["x"].numpy()
+    ess = array_stats.ess(drawn[..., 0] ** 2, chain_axis=0, draw_axis=1)
+    assert ess > 2000
+    assert abs((drawn[..., 0] ** 2).mean() - 1) < 5 * np.sqrt(2 / ess)
 
 
 def test_save_params_keeps_only_those():

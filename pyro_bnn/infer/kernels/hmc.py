@@ -11,13 +11,13 @@ from torch import Tensor
 
 from pyro_bnn.errors import UserError
 from pyro_bnn.infer.kernels.hamiltonian import DIVERGENCE, Density, Info, State, leapfrog
-from pyro_bnn.infer.kernels.kernel import Kernel
+from pyro_bnn.infer.kernels.hamiltonian_kernel import HamiltonianKernel
 from pyro_bnn.logdensity import LogDensity
 
 __all__ = ["HMC"]
 
 
-class HMC(Kernel):
+class HMC(HamiltonianKernel):
     """Hamiltonian Monte Carlo over a batch of chains.
 
     Every chain makes the same number of leapfrog steps in a draw, so that a draw of all chains is

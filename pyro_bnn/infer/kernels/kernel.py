@@ -12,8 +12,8 @@ from pyro.infer.mcmc.mcmc_kernel import MCMCKernel
 from torch import Tensor
 
 from pyro_bnn.errors import UserError
-from pyro_bnn.infer.adaptation.warmup import Warmup
-from pyro_bnn.infer.kernels.hamiltonian import Density, Info, State, unit_metric
+from pyro_bnn.infer.adaptation.adaptation import Adaptation, NoAdaptation
+from pyro_bnn.infer.kernels.hamiltonian import Density, Info, State
 from pyro_bnn.logdensity import LogDensity
 
 __all__ = ["Kernel"]
@@ -34,6 +34,8 @@ class Kernel(MCMCKernel):
     """A transition that leaves the posterior invariant.
 
     `init` and `step` are pure and work on a batch of chains; `pyro_bnn.infer.MCMC` drives them.
+    A state has at least ``position (chain, dim)`` and ``step_size``, and holds all that is needed
+    to go on; `Info.stats` has at least ``lp``, ``acceptance_rate`` and ``diverging``.
     The other methods are Pyro's `MCMCKernel` protocol, by which `pyro.infer.MCMC` drives the same
     kernel one chain at a time.
 
@@ -41,12 +43,6 @@ class Kernel(MCMCKernel):
     ----------
     model : callable or LogDensity
         A Pyro model, or its log density where that has been built already.
-    step_size : float
-        Initial or fixed step size.
-    adapt_step_size, adapt_mass_matrix, full_mass : bool
-        What warm-up adapts, and whether the mass matrix is dense.
-    target_accept_prob : float
-        Mean acceptance rate that the step size aims at.
     init_strategy : callable, optional
         One of Pyro's ``init_to_*`` functions; draws from the prior by default.
     **pyro_only
@@ -60,74 +56,40 @@ class Kernel(MCMCKernel):
         If an option is unknown or out of range.
     """
 
+    state_type: type = State
+    """The NamedTuple that `init` returns; its fields are tensors, or NamedTuples of tensors."""
+
     def __init__(
         self,
         model: Callable[..., Any] | LogDensity,
         *,
-        step_size: float,
-        adapt_step_size: bool,
-        adapt_mass_matrix: bool,
-        full_mass: bool,
-        target_accept_prob: float,
-        init_strategy: Callable[..., Any] | None,
+        init_strategy: Callable[..., Any] | None = None,
         **pyro_only: Any,
     ) -> None:
-        name = type(self).__name__
-        for option, value in pyro_only.items():
-            if option in _PYRO_DEFAULTS:
-                if value != _PYRO_DEFAULTS[option]:
-                    raise UserError(
-                        f"{name} cannot take {option}: leave it out, and give the Pyro model itself"
-                    )
-            elif option not in _PYRO_ONLY:
-                known = [*_own_options(type(self)), *_PYRO_ONLY]
-                near = difflib.get_close_matches(option, known, 1)
-                hint = f"did you mean {near[0]!r}?" if near else f"it knows {', '.join(known)}"
-                raise UserError(f"{name} has no option {option!r}: {hint}")
-        if step_size <= 0:
-            raise UserError(f"{name}: step_size is {step_size}, give a number > 0")
-        if not 0 < target_accept_prob < 1:
-            raise UserError(
-                f"{name}: target_accept_prob is {target_accept_prob}, give a number in (0, 1)"
-            )
-        if not isinstance(full_mass, bool):
-            raise UserError(
-                f"{name}: full_mass is {full_mass!r}, give True or False: the mass matrix is dense "
-                "over all sites or over none"
-            )
+        self._refuse_unknown(pyro_only)
         self.model = model
-        self.step_size = step_size
-        self.adapt_step_size = adapt_step_size
-        self.adapt_mass_matrix = adapt_mass_matrix
-        self.full_mass = full_mass
-        self.target_accept_prob = target_accept_prob
         self.init_strategy = init_strategy
         self.transforms: dict[str, Any] | None = None
         self._driven: _DrivenByPyro | None = None
 
     # The pure pair
 
-    def init(self, position: Tensor, density: Density) -> State:
+    @abstractmethod
+    def init(self, position: Tensor, density: Density, generator: torch.Generator) -> Any:
         """Start a batch of chains at positions ``(chain, dim)``."""
-        potential, gradient = density.value_and_grad(position)
-        step_size = torch.tensor(self.step_size, dtype=position.dtype, device=position.device)
-        metric = unit_metric(position, dense=self.full_mass)
-        return State(position, potential, gradient, step_size, metric)
 
     @abstractmethod
-    def step(
-        self, state: State, density: Density, generator: torch.Generator
-    ) -> tuple[State, Info]:
+    def step(self, state: Any, density: Density, generator: torch.Generator) -> tuple[Any, Info]:
         """Move every chain once."""
 
-    def warmup(self, num_steps: int) -> Warmup:
+    def moved(self, state: Any, position: Tensor, density: Density) -> Any:
+        """Put the chains elsewhere ``(chain, dim)``; all else that they have learnt stays."""
+        potential, gradient = density.value_and_grad(position)
+        return state._replace(position=position, potential=potential, gradient=gradient)
+
+    def warmup(self, num_steps: int) -> Adaptation:
         """Return the adaptation that this kernel asks for over `num_steps` steps."""
-        return Warmup(
-            num_steps,
-            adapt_step_size=self.adapt_step_size,
-            adapt_mass_matrix=self.adapt_mass_matrix,
-            target_accept_prob=self.target_accept_prob,
-        )
+        return NoAdaptation()
 
     def density(self, *args: Any, **kwargs: Any) -> LogDensity:
         """Return the log density of the kernel's model on the given data."""
@@ -168,6 +130,20 @@ class Kernel(MCMCKernel):
         """Forget the data, which Pyro does not want kept."""
         self._driven = None
 
+    def _refuse_unknown(self, options: Mapping[str, Any]) -> None:
+        name = type(self).__name__
+        for option, value in options.items():
+            if option in _PYRO_DEFAULTS:
+                if value != _PYRO_DEFAULTS[option]:
+                    raise UserError(
+                        f"{name} cannot take {option}: leave it out, and give the Pyro model itself"
+                    )
+            elif option not in _PYRO_ONLY:
+                known = [*_own_options(type(self)), *_PYRO_ONLY]
+                near = difflib.get_close_matches(option, known, 1)
+                hint = f"did you mean {near[0]!r}?" if near else f"it knows {', '.join(known)}"
+                raise UserError(f"{name} has no option {option!r}: {hint}")
+
     @property
     def _pyro(self) -> _DrivenByPyro:
         if self._driven is None:
@@ -185,7 +161,7 @@ class _DrivenByPyro:
         self.generator = torch.Generator(density.device).manual_seed(int(torch.randint(2**31, ())))
         self.adaptation = kernel.warmup(warmup_steps)
         self.warmup_steps = warmup_steps
-        self.state: State | None = None
+        self.state: Any = None
         self.count = 0
         self.acceptance = 0.0
         self.divergences: list[int] = []
@@ -196,7 +172,6 @@ class _DrivenByPyro:
                 1, self.generator, strategy=self.kernel.init_strategy
             )
             self._begin(position)
-        assert self.state is not None
         return self._unbatched(self.state.position)
 
     def start_at(self, params: Mapping[str, Tensor]) -> None:
@@ -206,7 +181,6 @@ class _DrivenByPyro:
         position = self.density.flatten({name: value[None] for name, value in params.items()})
         if self.state is None or not torch.equal(self.state.position, position):
             self._begin(position)
-        assert self.state is not None
         self.state, info = self.kernel.step(self.state, self.density, self.generator)
         self.count += 1
         if self.count <= self.warmup_steps:
@@ -227,12 +201,12 @@ class _DrivenByPyro:
         return {"divergences": self.divergences, "acceptance rate": self.acceptance}
 
     def _begin(self, position: Tensor) -> None:
-        state = self.kernel.init(position, self.density)
-        if self.count == 0 and self.warmup_steps > 0:
-            state = self.adaptation.begin(state, self.density, self.generator)
-        elif self.state is not None:
-            state = state._replace(step_size=self.state.step_size, metric=self.state.metric)
-        self.state = state
+        if self.state is not None and self.count > 0:
+            self.state = self.kernel.moved(self.state, position, self.density)
+            return
+        self.state = self.kernel.init(position, self.density, self.generator)
+        if self.warmup_steps > 0:
+            self.state = self.adaptation.begin(self.state, self.density, self.generator)
 
     def _unbatched(self, position: Tensor) -> dict[str, Tensor]:
         return {name: value[0] for name, value in self.density.unflatten(position).items()}

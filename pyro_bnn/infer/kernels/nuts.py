@@ -22,13 +22,13 @@ from pyro_bnn.infer.kernels.hamiltonian import (
     State,
     leapfrog,
 )
-from pyro_bnn.infer.kernels.kernel import Kernel
+from pyro_bnn.infer.kernels.hamiltonian_kernel import HamiltonianKernel
 from pyro_bnn.logdensity import LogDensity
 
 __all__ = ["NUTS"]
 
 
-class NUTS(Kernel):
+class NUTS(HamiltonianKernel):
     """The no-U-turn sampler; all chains grow their trees side by side.
 
     A chain whose tree is complete waits for the others: the batch costs as many gradients as its
