@@ -119,3 +119,37 @@ def gather(
                 chosen = block.values[:, :, part]
                 values[:, block.chains, block.draws] = np.moveaxis(chosen, -1, 0)
             yield name, part, values
+
+
+def random_scalars(group: xr.Dataset, max_scalars: int, seed: int) -> dict[str, NDArray[np.int64]]:
+    """Pick scalars of a group: all of them, or a random subset.
+
+    Parameters
+    ----------
+    group
+        Variables with the dimensions ``chain`` and ``draw``.
+    max_scalars
+        How many at most.
+    seed
+        Seed of the subset.
+
+    Returns
+    -------
+    dict
+        Variable to positions in its flattened other dimensions, as `gather` takes them.
+    """
+    arrays = {str(name): array.transpose("chain", "draw", ...) for name, array in group.items()}
+    sizes = {name: math.prod(array.shape[2:]) for name, array in arrays.items()}
+    total = sum(sizes.values())
+    wanted = np.arange(total)
+    if total > max_scalars:
+        wanted = np.sort(np.random.default_rng(seed).choice(total, size=max_scalars, replace=False))
+    picks = {}
+    start = 0
+    for name, size in sizes.items():
+        stop = start + size
+        inside = wanted[(wanted >= start) & (wanted < stop)] - start
+        if len(inside):
+            picks[name] = inside
+        start = stop
+    return picks

@@ -15,7 +15,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from pyro_bnn.diagnostics.blocks import gather
+from pyro_bnn.diagnostics.blocks import gather, random_scalars
 from pyro_bnn.diagnostics.rank_statistics import rank_statistics
 
 Space = Literal["weight", "canonical", "function"]
@@ -109,7 +109,7 @@ def convergence(
         return None
     shapes = {str(name): group[name].transpose("chain", "draw", ...).shape[2:] for name in group}
     total = sum(math.prod(shape) for shape in shapes.values())
-    picks = _subset(shapes, total, max_scalars, seed)
+    picks = random_scalars(group, max_scalars, seed)
     labels: list[str] = []
     parts: list[tuple[Array, Array, Array]] = []
     constant: list[str] = []
@@ -160,24 +160,6 @@ def _group(trace: xr.DataTree, space: Space) -> xr.Dataset | None:
         order = [site for site in trace["posterior"].data_vars if site in group]
         group = group[[*order, *(site for site in group if site not in order)]]
     return group
-
-
-def _subset(
-    shapes: dict[str, tuple[int, ...]], total: int, max_scalars: int, seed: int
-) -> dict[str, NDArray[np.int64]]:
-    chosen = np.arange(total)
-    if total > max_scalars:
-        rng = np.random.default_rng(seed)
-        chosen = np.sort(rng.choice(total, size=max_scalars, replace=False))
-    picks = {}
-    start = 0
-    for name, shape in shapes.items():
-        stop = start + math.prod(shape)
-        inside = chosen[(chosen >= start) & (chosen < stop)] - start
-        if len(inside):
-            picks[name] = inside
-        start = stop
-    return picks
 
 
 def _label(name: str, shape: Sequence[int], index: int) -> str:

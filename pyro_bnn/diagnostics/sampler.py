@@ -11,7 +11,7 @@ import xarray as xr
 from arviz_stats.base import array_stats  # type: ignore[attr-defined]
 from numpy.typing import NDArray
 
-from pyro_bnn.diagnostics.blocks import blocks
+from pyro_bnn.diagnostics.draws import finite_draws
 
 Array = NDArray[np.float64]
 
@@ -114,14 +114,7 @@ def _bfmi(energy: Array | None) -> Array | None:
 
 
 def _count_nonfinite(posterior: xr.Dataset) -> int:
-    if not posterior.data_vars:
-        return 0
-    broken = np.zeros((posterior.sizes["chain"], posterior.sizes["draw"]), dtype=bool)
-    for array in posterior.data_vars.values():
-        for block in blocks(array):
-            bad = ~np.isfinite(block.values).all(axis=-1)
-            broken[block.chains, block.draws] |= bad
-    return int(broken.sum())
+    return int((~finite_draws(posterior)).sum()) if posterior.data_vars else 0
 
 
 def _samples(array: xr.DataArray) -> int:
