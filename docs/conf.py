@@ -75,11 +75,18 @@ def write_reference(app: Sphinx) -> None:
     folder.mkdir(exist_ok=True)
     for name in ROOMS:
         _write(folder / f"{name}.md", _api_page(name))
-    keys = [(f"`{key}`", _toml(default), text) for key, default, text in Recipe.documentation()]
-    _write(folder / "recipe_keys.txt", _table(("key", "default", "meaning"), keys))
+    _write(folder / "recipe_keys.txt", _recipe_keys())
     found = [(f"`{key}`", text) for key, text in SUMMARY_KEYS.items()]
     _write(folder / "summary_keys.txt", _table(("key", "meaning"), found))
     _write(folder / "commands.txt", _commands())
+
+
+def _recipe_keys() -> str:
+    parts = []
+    for heading, found in Recipe.documentation().items():
+        rows = [(f"`{key}`", _toml(default), text) for key, default, text in found]
+        parts += [f"### `{heading}`\n", _table(("key", "default", "meaning"), rows), ""]
+    return "\n".join(parts)
 
 
 def _toml(default: str) -> str:
@@ -132,7 +139,9 @@ def _exports(module: ModuleType) -> list[str]:
 
 def _directive(module: str, name: str, value: Any) -> str:
     if inspect.isclass(value):
-        return f".. autoclass:: {module}.{name}\n   :members:\n   :inherited-members: tuple\n"
+        # Sphinx would print an attribute that is a class as an alias of a page that is not there.
+        members = ":members:\n   :inherited-members: tuple\n   :exclude-members: state_type\n"
+        return f".. autoclass:: {module}.{name}\n   {members}"
     if callable(value):
         return f".. autofunction:: {module}.{name}\n"
     return f".. autodata:: {module}.{name}\n   :no-value:\n"

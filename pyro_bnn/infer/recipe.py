@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import Field, ValidationError
 
@@ -111,23 +111,35 @@ class Recipe(Table):
         return "\n".join(lines)
 
     @classmethod
-    def documentation(cls) -> list[tuple[str, str, str]]:
-        """List every key with its default and its meaning."""
-        tables: list[tuple[str, type[Table]]] = [
-            *(("kernel", settings) for settings in KERNELS.values()),
-            ("run", RunSettings),
-            ("quotient", QuotientSettings),
-        ]
-        rows: dict[str, tuple[str, str, str]] = {}
-        for table, settings in tables:
-            for name, field in settings.model_fields.items():
-                key = f"{table}.{name}"
-                rows.setdefault(key, (key, repr(field.default), field.description or ""))
-        return list(rows.values())
+    def documentation(cls) -> dict[str, list[tuple[str, str, str]]]:
+        """List every key with its default and its meaning, by table.
+
+        A table that comes in kinds, as ``[kernel]`` does, is listed once for each of them, under
+        its head and the name of the kind.
+        """
+        return {
+            heading: [
+                (f"{table}.{name}", repr(field.default), field.description or "")
+                for name, field in kind.model_fields.items()
+            ]
+            for table, heading, kind in cls._tables()
+        }
+
+    @classmethod
+    def _tables(cls) -> Iterator[tuple[str, str, type[Table]]]:
+        """Name, heading and class of every table."""
+        for table, field in cls.model_fields.items():
+            kinds = [k for k in get_args(field.annotation) if k is not type(None)]
+            for kind in kinds:
+                yield table, f'[{table}] name = "{kind.model_fields["name"].default}"', kind
+            if not kinds:
+                assert field.annotation is not None
+                yield table, f"[{table}]", field.annotation
 
     @classmethod
     def _known_keys(cls) -> list[str]:
-        return [key for key, _, _ in cls.documentation()]
+        rows = (row for table in cls.documentation().values() for row in table)
+        return list(dict.fromkeys(key for key, _, _ in rows))
 
 
 def _sentence(error: ValidationError, source: str, known: list[str]) -> str:

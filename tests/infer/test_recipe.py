@@ -8,7 +8,7 @@ import pytest
 
 from pyro_bnn import UserError
 from pyro_bnn.infer.recipe import Recipe
-from pyro_bnn.infer.settings import HMCSettings, NUTSSettings
+from pyro_bnn.infer.settings import KERNELS, HMCSettings, NUTSSettings
 
 SHIPPED = sorted((Path(__file__).parents[2] / "inference").glob("*.toml"))
 
@@ -41,10 +41,13 @@ def test_overrides_lie_over_the_file():
 
 
 def test_every_key_is_documented():
-    keys = {key for key, _, meaning in Recipe.documentation() if meaning}
+    documentation = Recipe.documentation()
+    keys = {key for rows in documentation.values() for key, _, meaning in rows if meaning}
     for table, settings in Recipe().model_dump().items():
         assert {f"{table}.{name}" for name in settings} <= keys
     assert "kernel.max_tree_depth" in keys
+    for name in KERNELS:
+        assert f'[kernel] name = "{name}"' in documentation
 
 
 @pytest.mark.parametrize(
