@@ -199,14 +199,25 @@ class Analysis:
 
     def freeze_axes(self, value: Value, axes: Sequence[int], signs: bool = True) -> None:
         """Let no exponent vary along some axes; `signs` says whether that holds for signs too."""
+        systems = [self.scale, self.sign] if signs else [self.scale]
+        frozen = {axis % len(value.shape) for axis in axes}
 
         def equations() -> None:
+            first: dict[Hashable, Block] = {}
             for block in self.blocks(value):
-                for axis in axes:
-                    for slot in block.axes[axis].slots:
-                        self.scale.add({block.per_unit(slot): 1})
-                        if signs:
-                            self.sign.add({block.per_unit(slot): 1})
+                others = [axis for k, axis in enumerate(block.axes) if k not in frozen]
+                same = first.setdefault(tuple(axis.path for axis in others), block)
+                for system in systems:
+                    for axis in frozen:
+                        for slot in block.axes[axis].slots:
+                            system.add({block.per_unit(slot): 1})
+                    if same is block:
+                        continue
+                    # the parts of a concatenation are compared too: one exponent for all
+                    system.add({block.overall: 1, same.overall: -1})
+                    for axis in others:
+                        for slot in axis.slots:
+                            system.add({block.per_unit(slot): 1, same.per_unit(slot): -1})
 
         self._deferred.append(equations)
 

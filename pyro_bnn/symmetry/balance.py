@@ -370,20 +370,30 @@ def _unit_mass(edges: Sequence[Edge], scales: list[Tensor], degenerate: Sequence
     alone.
     """
     waiting = [mask.clone() for mask in degenerate]
-    for direction, order in ((1, range(len(scales))), (-1, range(len(scales) - 1, -1, -1))):
-        for node in order:
-            hidden = list(waiting)
-            hidden[node] = torch.zeros_like(waiting[node])
-            settled = [_masked(edge, hidden) for edge in edges]
-            masses = node_masses(settled, scales, node)
-            chosen = {e: m for e, m in masses.items() if e * direction > 0}
-            if not chosen:
-                continue
-            mass = sum((m for m in chosen.values()), torch.zeros_like(scales[node]))
-            ready = waiting[node] & (mass > 0)
-            delta = _to_unit(chosen, ready)
-            scales[node] += delta
-            waiting[node] &= ~ready
+    nodes = list(range(len(scales)))
+    left, before = sum(int(mask.sum()) for mask in waiting), -1
+    while left and left != before:
+        for direction, order in ((1, nodes), (-1, nodes[::-1])):
+            for node in order:
+                _settle(edges, scales, waiting, node, direction)
+        left, before = sum(int(mask.sum()) for mask in waiting), left
+
+
+def _settle(
+    edges: Sequence[Edge], scales: list[Tensor], waiting: list[Tensor], node: int, direction: int
+) -> None:
+    """Scale the units of one node to unit mass by their edges of one direction, in place."""
+    hidden = list(waiting)
+    hidden[node] = torch.zeros_like(waiting[node])
+    settled = [_masked(edge, hidden) for edge in edges]
+    masses = node_masses(settled, scales, node)
+    chosen = {e: m for e, m in masses.items() if e * direction > 0}
+    if not chosen:
+        return
+    mass = sum((m for m in chosen.values()), torch.zeros_like(scales[node]))
+    ready = waiting[node] & (mass > 0)
+    scales[node] += _to_unit(chosen, ready)
+    waiting[node] &= ~ready
 
 
 def _to_unit(masses: dict[float, Tensor], ready: Tensor) -> Tensor:

@@ -112,7 +112,7 @@ def _characters(group: SymmetryGroup, names: Sequence[str], sites: Sequence[str]
         size = group.families[name].size
         signs = torch.ones(size, size, dtype=torch.int64) - 2 * torch.eye(size, dtype=torch.int64)
         moved = GroupElement(group, {}, {}, {name: signs}, size).apply(ones)
-        flipped = torch.cat([moved[site].flatten(1) for site in sites], dim=1) < 0
+        flipped = torch.cat([moved[site].flatten(1).expand(size, -1) for site in sites], dim=1) < 0
         for unit, weight in flipped.nonzero().tolist():
             masks[weight] |= 1 << (bit + unit)
         bit += size
