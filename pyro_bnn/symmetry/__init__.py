@@ -10,6 +10,7 @@ from pyro_bnn.symmetry.group import Space, SymmetryGroup
 from pyro_bnn.symmetry.identities import Identity, identities
 from pyro_bnn.symmetry.null import null_control
 from pyro_bnn.symmetry.orbit_gibbs import OrbitGibbs
+from pyro_bnn.symmetry.orbit_move import OrbitMove
 from pyro_bnn.symmetry.quotient import Canonical, Quotient
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "GroupElement",
     "Identity",
     "OrbitGibbs",
+    "OrbitMove",
     "Quotient",
     "Space",
     "SymmetryGroup",

@@ -83,7 +83,7 @@ def entries(group: SymmetryGroup, value: Tensor, site: str, block: tuple[int, ..
     """Return the weights of one block of a site, ``(batch, 1, entries)``."""
     chosen = [action.places(axis)[k] for axis, k in zip(group.layout[site], block, strict=True)]
     grid = action.grid(action.joint(chosen, value.shape[1:]))
-    return value.flatten(1)[:, grid.reshape(-1)][:, None]
+    return value.reshape(value.shape[0], -1)[:, grid.reshape(-1)][:, None]
 
 
 def comparable(

@@ -1,4 +1,4 @@
-"""Identities hold for exact draws and fail for others; orbit Gibbs leaves a posterior alone."""
+"""Identities hold for exact draws and fail for others."""
 
 from __future__ import annotations
 
@@ -7,14 +7,11 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from scipy import stats
 from torch import nn
 
 from pyro_bnn.errors import UserError
-from pyro_bnn.symmetry import GroupElement, Quotient, discover
-from pyro_bnn.symmetry.computation import computation
+from pyro_bnn.symmetry import discover
 from pyro_bnn.symmetry.identities import identities
-from pyro_bnn.symmetry.orbit_gibbs import OrbitGibbs, draw
 
 SCALES = {"w1": 1.0, "b1": 0.7, "w2": 0.5, "b2": 2.0}
 SHAPES = {"w1": (3, 5), "b1": (5,), "w2": (5, 4), "b2": (4,)}
@@ -98,53 +95,6 @@ def test_identities_refuse_what_does_not_fit(group):
         identities(group, {k: v for k, v in theta.items() if k != "w1"}, SCALES)
     with pytest.raises(UserError, match="deviation"):
         identities(group, theta, {"w1": 1.0})
-
-
-@pytest.mark.parametrize(("p", "a", "b"), [(0.5, 1.0, 2.0), (-3.0, 5.0, 0.3), (7.5, 80.0, 60.0)])
-def test_scales_are_generalised_inverse_gaussian(p, a, b):
-    n = 20_000
-    u = draw(
-        torch.full((1, n), 2 * p).double(),
-        {1.0: torch.full((1, n), a).double(), -1.0: torch.full((1, n), b).double()},
-        torch.Generator().manual_seed(0),
-    )
-    squares = (2 * u).exp().flatten().numpy()
-    reference = stats.geninvgauss(p, np.sqrt(a * b), scale=np.sqrt(b / a))
-    assert stats.kstest(squares, reference.cdf).pvalue > 1e-3
-
-
-def test_orbit_gibbs_leaves_the_prior_and_the_function_alone(group):
-    theta = prior_draws(4000)
-    moved = OrbitGibbs(group, SCALES, sweeps=2)(theta, torch.Generator().manual_seed(0))
-    for name, scale in SCALES.items():
-        standard = (moved[name] / scale).flatten().numpy()
-        assert stats.kstest(standard[:: max(len(standard) // 4000, 1)], "norm").pvalue > 1e-3
-    generator = torch.Generator().manual_seed(0)
-    read = computation(model, torch.randn(6, 3, generator=generator), torch.arange(6) % 4)
-    for k in range(5):
-        before = read({n: v[k] for n, v in theta.items()})
-        after = read({n: v[k] for n, v in moved.items()})
-        assert torch.allclose(before, after, rtol=1e-10)
-    quotient = Quotient(group)
-    a, _ = quotient.canonicalize(theta)
-    b, _ = quotient.canonicalize(moved)
-    assert all(torch.allclose(a[n], b[n], rtol=1e-8, atol=1e-8) for n in a)
-
-
-def test_orbit_gibbs_repairs_corrupted_scales(group):
-    theta = prior_draws(2000)
-    doubled = torch.full((2000, 5), 0.7).double()
-    corrupted = GroupElement(group, {}, {"scale of h0": doubled}, {}, 2000).apply(theta)
-    assert abs(identities(group, corrupted, SCALES)["virial of h0"].pooled_z) > 5
-    repaired = OrbitGibbs(group, SCALES, sweeps=3)(corrupted, torch.Generator().manual_seed(1))
-    assert abs(identities(group, repaired, SCALES)["virial of h0"].pooled_z) < 4
-
-
-def test_orbit_gibbs_needs_one_deviation_a_site(group):
-    with pytest.raises(UserError, match="w2"):
-        OrbitGibbs(group, {**SCALES, "w2": torch.tensor([1.0, 2.0])})
-    with pytest.raises(UserError, match="b1"):
-        OrbitGibbs(group, {"w1": 1.0, "w2": 1.0})
 
 
 def test_modules_have_no_prior_and_logits_no_shift():
