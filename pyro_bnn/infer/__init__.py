@@ -6,6 +6,23 @@ from pyro.infer import Predictive
 
 from pyro_bnn.infer.kernels.hmc import HMC
 from pyro_bnn.infer.kernels.nuts import NUTS
+from pyro_bnn.infer.kernels.preconditioned_sgld import PreconditionedSGLD
+from pyro_bnn.infer.kernels.schedules import Constant, Cyclical, PolynomialDecay
+from pyro_bnn.infer.kernels.sghmc import SGHMC
+from pyro_bnn.infer.kernels.sgld import SGLD
+from pyro_bnn.infer.kernels.sgnht import SGNHT
 from pyro_bnn.infer.mcmc import MCMC
 
-__all__ = ["HMC", "MCMC", "NUTS", "Predictive"]
+__all__ = [
+    "HMC",
+    "MCMC",
+    "NUTS",
+    "SGHMC",
+    "SGLD",
+    "SGNHT",
+    "Constant",
+    "Cyclical",
+    "PolynomialDecay",
+    "PreconditionedSGLD",
+    "Predictive",
+]

@@ -155,6 +155,8 @@ def _sentence(error: ValidationError, source: str, known: list[str]) -> str:
         return _unknown(key, source, known)
     if first["type"].startswith("union_tag"):
         return f"{source}: kernel.name is missing or unknown; the kernels are {', '.join(KERNELS)}"
+    if first["type"] == "value_error":
+        return f"{source}: {first['ctx']['error']}"
     message = first["msg"][:1].lower() + first["msg"][1:]
     return f"{source}: {key} = {first['input']!r}: {message}"
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from arviz_stats.base import array_stats
 
-from pyro_bnn.infer import HMC, NUTS
+from pyro_bnn.infer import HMC, NUTS, SGHMC, SGLD, SGNHT, PreconditionedSGLD
 
 
 class Gaussian:
@@ -33,16 +33,35 @@ class LogGamma:
 
 
 # Every kernel of the package, as a function of its options; new ones are covered by being listed.
-KERNELS = {
+EXACT = {
     "HMC": lambda **options: HMC(None, **{"num_steps": 8, "jitter": 0.5, **options}),
     "NUTS": lambda **options: NUTS(None, **options),
 }
+STOCHASTIC = {
+    "SGLD": lambda **options: SGLD(None, **options),
+    "PreconditionedSGLD": lambda **options: PreconditionedSGLD(None, **options),
+    "SGHMC": lambda **options: SGHMC(None, **options),
+    "SGNHT": lambda **options: SGNHT(None, **options),
+}
+KERNELS = EXACT | STOCHASTIC
+
+
+@pytest.fixture(params=EXACT, ids=str)
+def build(request):
+    """Return a function from options to a kernel that leaves its target invariant."""
+    return EXACT[request.param]
 
 
 @pytest.fixture(params=KERNELS, ids=str)
-def build(request):
-    """Return a function from options to a kernel."""
+def build_any(request):
+    """Return a function from options to a kernel, whatever its bias."""
     return KERNELS[request.param]
+
+
+@pytest.fixture(params=STOCHASTIC, ids=str)
+def build_stochastic(request):
+    """Return a function from options to a kernel that follows noisy gradients."""
+    return STOCHASTIC[request.param]
 
 
 @pytest.fixture(scope="session")

@@ -18,8 +18,11 @@ def test_shipped_recipes_build_their_kernel(path):
     recipe = Recipe.read(path)
     kernel = recipe.kernel.kernel(lambda: None)
     assert type(kernel).__name__.lower() == recipe.kernel.name.replace("-", "")
-    for name, value in recipe.kernel.model_dump(exclude={"name"}, exclude_none=True).items():
-        assert getattr(kernel, name) == value
+    values = recipe.kernel.model_dump(exclude={"name"}, exclude_none=True)
+    schedule = getattr(kernel, "schedule", None)
+    assert values.pop("schedule", None) == getattr(schedule, "name", None)
+    for name, value in values.items():
+        assert getattr(kernel if hasattr(kernel, name) else schedule, name) == value
 
 
 def test_there_are_recipes():

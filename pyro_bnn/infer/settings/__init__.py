@@ -9,10 +9,32 @@ from pydantic import Field
 from pyro_bnn.infer.settings.base import KernelSettings, Table
 from pyro_bnn.infer.settings.hmc import HMCSettings
 from pyro_bnn.infer.settings.nuts import NUTSSettings
+from pyro_bnn.infer.settings.preconditioned_sgld import PreconditionedSGLDSettings
+from pyro_bnn.infer.settings.sghmc import SGHMCSettings
+from pyro_bnn.infer.settings.sgld import SGLDSettings
+from pyro_bnn.infer.settings.sgnht import SGNHTSettings
 
-__all__ = ["KERNELS", "AnyKernel", "HMCSettings", "KernelSettings", "NUTSSettings", "Table"]
+__all__ = [
+    "KERNELS",
+    "AnyKernel",
+    "HMCSettings",
+    "KernelSettings",
+    "NUTSSettings",
+    "PreconditionedSGLDSettings",
+    "SGHMCSettings",
+    "SGLDSettings",
+    "SGNHTSettings",
+    "Table",
+]
 
-_Kernel = HMCSettings | NUTSSettings
+_Kernel = (
+    HMCSettings
+    | NUTSSettings
+    | SGLDSettings
+    | PreconditionedSGLDSettings
+    | SGHMCSettings
+    | SGNHTSettings
+)
 
 KERNELS: dict[str, type[KernelSettings]] = {
     settings.model_fields["name"].default: settings for settings in get_args(_Kernel)

@@ -1,0 +1,100 @@
+"""Stochastic-gradient Hamiltonian Monte Carlo (Chen, Fox & Guestrin 2014)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_bnn.errors import UserError
+from pyro_bnn.infer.kernels.schedules import Schedule
+from pyro_bnn.infer.kernels.stochastic_gradient import (
+    StochasticGradientKernel,
+    StochasticState,
+    normal_like,
+)
+from pyro_bnn.logdensity import LogDensity
+
+__all__ = ["SGHMC"]
+
+
+class SGHMC(StochasticGradientKernel):
+    """Langevin dynamics with momentum over a batch of chains.
+
+    In the parametrisation by learning rate and momentum (Chen et al. 2014, equation 15), a step of
+    the velocity is ``v <- (1 - friction) v - h grad U(x) + sqrt(2 (friction - b) h) noise`` with
+    ``b = h gradient_noise / 2``, and then ``x <- x + v``. The learning rate h is the square of the
+    step of an integrator whose error is of second order: the bias of draws falls in proportion
+    to h, with full-data and, at worst, with noisy gradients.
+
+    Parameters
+    ----------
+    model : callable or LogDensity
+        A Pyro model.
+    step_size : float
+        The learning rate h.
+    friction : float
+        In (0, 1]: one minus the momentum of stochastic gradient descent. At 1 this is `SGLD`.
+    gradient_noise : float
+        An estimate of the variance of a minibatch gradient's coordinates, whose heat is left out
+        of the noise; 0 by default, as in the studies that use this kernel.
+    batch_size, schedule, steps_per_draw, control_variates, init_strategy
+        See `StochasticGradientKernel`.
+    """
+
+    def __init__(
+        self,
+        model: Callable[..., Any] | LogDensity,
+        step_size: float = 1e-4,
+        friction: float = 0.1,
+        batch_size: int | None = None,
+        schedule: Schedule | None = None,
+        steps_per_draw: int = 1,
+        gradient_noise: float = 0.0,
+        control_variates: bool = False,
+        init_strategy: Callable[..., Any] | None = None,
+        **pyro_only: Any,
+    ) -> None:
+        super().__init__(
+            model,
+            step_size=step_size,
+            batch_size=batch_size,
+            schedule=schedule,
+            steps_per_draw=steps_per_draw,
+            control_variates=control_variates,
+            init_strategy=init_strategy,
+            **pyro_only,
+        )
+        if not 0 < friction <= 1:
+            raise UserError(f"SGHMC: friction is {friction}, give a number in (0, 1]")
+        if not 0 <= step_size * gradient_noise / 2 <= friction:
+            raise UserError(
+                f"SGHMC: gradient_noise is {gradient_noise}, give a number between 0 and "
+                f"2 friction / step_size = {2 * friction / step_size:g}"
+            )
+        self.friction = friction
+        self.gradient_noise = gradient_noise
+
+    def _prepare(self, state: StochasticState, generator: torch.Generator) -> StochasticState:
+        noise = normal_like(state.position, generator)
+        return state._replace(velocity=state.step_size.sqrt() * noise)
+
+    def _move(
+        self, state: StochasticState, generator: torch.Generator, *, noisy: bool
+    ) -> StochasticState:
+        step_size = state.step_size
+        velocity = (1 - self.friction) * state.velocity - step_size * state.gradient
+        if noisy:
+            heat = self.friction - 0.5 * step_size * self.gradient_noise
+            velocity = velocity + (2 * heat * step_size).sqrt() * normal_like(velocity, generator)
+        return state._replace(position=state.position + velocity, velocity=velocity)
+
+    def _own_stats(self, state: StochasticState) -> dict[str, Tensor]:
+        return {"kinetic_temperature": kinetic_temperature(state)}
+
+
+def kinetic_temperature(state: StochasticState) -> Tensor:
+    """Mean squared velocity over the step size: 1 in the stationary law, ``(chain,)``."""
+    return state.velocity.square().mean(1) / state.step_size

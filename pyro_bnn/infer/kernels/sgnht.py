@@ -1,0 +1,97 @@
+"""The stochastic-gradient Nose-Hoover thermostat (Ding et al. 2014)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_bnn.errors import UserError
+from pyro_bnn.infer.kernels.schedules import Schedule
+from pyro_bnn.infer.kernels.sghmc import kinetic_temperature
+from pyro_bnn.infer.kernels.stochastic_gradient import (
+    StochasticGradientKernel,
+    StochasticState,
+    normal_like,
+)
+from pyro_bnn.logdensity import LogDensity
+
+__all__ = ["SGNHT"]
+
+
+class SGNHT(StochasticGradientKernel):
+    """Langevin dynamics with momentum whose friction keeps the temperature.
+
+    Minibatch gradients heat a system by an amount that nobody knows. Here the friction a of each
+    chain rises while the velocity is too hot and falls while it is too cold: in the
+    parametrisation by learning rate (Ding et al. 2014, section 3),
+    ``v <- (1 - a) v - h grad U(x) + sqrt(2 friction h) noise``, ``x <- x + v`` and
+    ``a <- a + mean(v * v) - h``. The state's ``memory`` is a ``(chain, 1)``. The thermostat
+    takes some ``1 / sqrt(h)`` steps to settle.
+
+    Parameters
+    ----------
+    model : callable or LogDensity
+        A Pyro model.
+    step_size : float
+        The learning rate h.
+    friction : float
+        In (0, 1]: the first friction, and that which the injected noise stands for.
+    batch_size, schedule, steps_per_draw, control_variates, init_strategy
+        See `StochasticGradientKernel`.
+    """
+
+    def __init__(
+        self,
+        model: Callable[..., Any] | LogDensity,
+        step_size: float = 1e-4,
+        friction: float = 0.1,
+        batch_size: int | None = None,
+        schedule: Schedule | None = None,
+        steps_per_draw: int = 1,
+        control_variates: bool = False,
+        init_strategy: Callable[..., Any] | None = None,
+        **pyro_only: Any,
+    ) -> None:
+        super().__init__(
+            model,
+            step_size=step_size,
+            batch_size=batch_size,
+            schedule=schedule,
+            steps_per_draw=steps_per_draw,
+            control_variates=control_variates,
+            init_strategy=init_strategy,
+            **pyro_only,
+        )
+        if not 0 < friction <= 1:
+            raise UserError(f"SGNHT: friction is {friction}, give a number in (0, 1]")
+        self.friction = friction
+
+    def _prepare(self, state: StochasticState, generator: torch.Generator) -> StochasticState:
+        velocity = state.step_size.sqrt() * normal_like(state.position, generator)
+        return state._replace(
+            velocity=velocity, memory=torch.full_like(velocity[:, :1], self.friction)
+        )
+
+    def _move(
+        self, state: StochasticState, generator: torch.Generator, *, noisy: bool
+    ) -> StochasticState:
+        step_size, friction = state.step_size, state.memory
+        velocity = (1 - friction) * state.velocity - step_size * state.gradient
+        if not noisy:
+            # Without noise there is no temperature to keep: the friction waits.
+            return state._replace(position=state.position + velocity, velocity=velocity)
+        noise = normal_like(velocity, generator)
+        velocity = velocity + (2 * self.friction * step_size).sqrt() * noise
+        friction = friction + velocity.square().mean(1, keepdim=True) - step_size
+        return state._replace(
+            position=state.position + velocity, velocity=velocity, memory=friction
+        )
+
+    def _own_stats(self, state: StochasticState) -> dict[str, Tensor]:
+        return {
+            "kinetic_temperature": kinetic_temperature(state),
+            "friction": state.memory.squeeze(1),
+        }
