@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import xarray as xr
@@ -15,9 +15,11 @@ from pyro_bnn.diagnostics.convergence import (
     Space,
     convergence,
 )
+from pyro_bnn.diagnostics.exchangeability import Exchangeability, exchangeability
 from pyro_bnn.diagnostics.orbits import Orbits, orbits
 from pyro_bnn.diagnostics.prediction import Prediction, point_prediction, posterior_prediction
 from pyro_bnn.diagnostics.sampler import Sampler, sampler
+from pyro_bnn.diagnostics.statements import Statement, statements
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,10 @@ class Diagnosis:
         Divergences, energy, time and gradients.
     orbits
         The symmetry group; None if the trace has none.
+    exchangeability
+        The test of each hidden space; empty if the trace names none.
+    statements
+        The group's exact statements beside the draws; empty if the trace has none.
     """
 
     convergence: Mapping[Space, Convergence]
@@ -41,6 +47,8 @@ class Diagnosis:
     point: Prediction | None
     sampler: Sampler
     orbits: Orbits | None
+    exchangeability: Mapping[str, Exchangeability]
+    statements: Sequence[Statement]
 
 
 def diagnose(
@@ -52,7 +60,8 @@ def diagnose(
     ----------
     trace
         A trace with any of the groups ``posterior``, ``canonical_posterior``, ``symmetry``,
-        ``sample_stats``, ``predictions``, ``predictions_constant_data``, ``point_estimate``.
+        ``identities``, ``sample_stats``, ``predictions``, ``predictions_constant_data``,
+        ``point_estimate``.
     max_scalars
         R-hat and ESS of a larger space are those of a random subset of this size.
     seed
@@ -70,4 +79,6 @@ def diagnose(
         point=point_prediction(trace),
         sampler=sampler(trace),
         orbits=orbits(trace),
+        exchangeability=exchangeability(trace),
+        statements=statements(trace),
     )

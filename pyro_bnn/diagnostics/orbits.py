@@ -12,6 +12,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pyro_bnn.diagnostics.blocks import blocks
+from pyro_bnn.diagnostics.exchangeability import permuted_spaces
 
 _NOTES = {
     "permutation": "Order of units",
@@ -74,11 +75,9 @@ def orbits(trace: xr.DataTree) -> Orbits | None:
     attrs = group.attrs
     distinct: dict[str, int] = {}
     sizes: dict[str, int] = {}
-    for name, variable in group.variables.items():
-        # A permutation is named as the dimension it permutes; xarray calls it a coordinate.
-        if name in variable.dims and {"chain", "draw"} < set(variable.dims):
-            sizes[str(name)] = group.sizes[name]
-            distinct[str(name)] = _distinct(xr.DataArray(variable))
+    for name, variable in permuted_spaces(trace).items():
+        sizes[name] = variable.shape[-1]
+        distinct[name] = _distinct(xr.DataArray(variable))
     return Orbits(
         table=str(attrs.get("table", "")),
         log_order=_number(attrs, "log_order"),
@@ -92,8 +91,10 @@ def orbits(trace: xr.DataTree) -> Orbits | None:
 
 
 def _number(attrs: Mapping[Any, Any], name: str) -> float:
-    value = attrs.get(name, math.nan)
-    return float(value) if isinstance(value, int | float | np.number) else math.nan
+    try:
+        return float(attrs.get(name, math.nan))
+    except (TypeError, ValueError):
+        return math.nan
 
 
 def _median(group: xr.Dataset, name: str) -> float:

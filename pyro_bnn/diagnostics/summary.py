@@ -76,6 +76,9 @@ SUMMARY_KEYS: dict[str, str] = {
     "seconds.warmup": "wall-clock seconds of warm-up",
     "seconds.sampling": "wall-clock seconds of sampling",
     "symmetry.log_order": "natural logarithm of the order of the discrete symmetry group",
+    "exchangeability.p": "least p-value that units are exchangeable, times the hidden spaces",
+    "identities.p": "least p-value of the symmetry group's identities, times their number",
+    "identities.z": "largest distance from an identity of the symmetry group, standard errors",
 }
 """Every key that a summary may hold, with its meaning."""
 
@@ -192,6 +195,13 @@ def _cost(found: Diagnosis) -> dict[str, Value]:
     values |= {key: int(value) for key, value in whole.items() if math.isfinite(value)}
     if found.orbits is not None and math.isfinite(found.orbits.log_order):
         values["symmetry.log_order"] = found.orbits.log_order
+    if found.exchangeability:
+        tests = [test.p_value for test in found.exchangeability.values()]
+        values["exchangeability.p"] = min(1.0, len(tests) * min(tests))
+    stated = [one for one in found.statements if not math.isnan(one.p_value)]
+    if stated:
+        values["identities.p"] = min(1.0, len(stated) * min(one.p_value for one in stated))
+        values["identities.z"] = max(abs(one.worst) for one in stated)
     function = found.convergence.get("function")
     if function is not None:
         ess = _over(np.median, function.ess_bulk)

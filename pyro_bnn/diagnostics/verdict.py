@@ -18,6 +18,7 @@ STRICT = 1.01
 LOOSE = 1.05
 ENOUGH = 400.0
 LOW_BFMI = 0.3
+UNLIKELY = 0.01
 
 _OF = {
     "weight": "Weights",
@@ -106,7 +107,7 @@ def verdicts(found: Diagnosis) -> list[Verdict]:
     spaces = [
         _space(found.convergence[space]) for space in reversed(SPACES) if space in found.convergence
     ]
-    return [*spaces, *_sampler(found)]
+    return [*spaces, *_mixing(found), *_sampler(found)]
 
 
 def convergence_level(result: Convergence) -> Level:
@@ -147,6 +148,55 @@ def _space(result: Convergence) -> Verdict:
             some = ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
             text += f" {len(names):,} scalars {words} ({some}) and have no R-hat."
     return Verdict(level, _OF[result.space], text)
+
+
+def _mixing(found: Diagnosis) -> list[Verdict]:
+    """Judge the sampler by what the symmetry group says of any posterior."""
+    results = []
+    tests = found.exchangeability
+    if tests:
+        worst = min(tests.values(), key=lambda test: test.p_value)
+        p_value = min(1.0, worst.p_value * len(tests))
+        if p_value < UNLIKELY:
+            text = (
+                f"This sampler has not mixed over the order of the units of {worst.space}: which "
+                f"unit has the largest weight is not uniform ({_p(p_value)}). A statement about "
+                "one unit holds for the orders that were visited; predictions do not depend on it."
+            )
+        else:
+            text = (
+                f"Every unit has the largest weight equally often ({_p(p_value)} in "
+                f"{', '.join(tests)}): the order of units gives no sign of bad mixing."
+            )
+        results.append(Verdict("fair" if p_value < UNLIKELY else "good", "Order of units", text))
+    known = [one for one in found.statements if not math.isnan(one.p_value)]
+    for one in known:
+        p_value = min(1.0, one.p_value * len(known))
+        if p_value < UNLIKELY:
+            text = (
+                f"This sampler has not mixed along the {_orbit(one.kind)} of {one.where}: an "
+                f"average whose exact value is known is {abs(one.worst):.1f} standard errors off "
+                f"({_p(p_value)})."
+            )
+            results.append(Verdict("poor", "Identities", text))
+    if known and not any(verdict.subject == "Identities" for verdict in results):
+        count = sum(len(one.z) for one in known)
+        largest = max(abs(one.worst) for one in known)
+        text = (
+            f"All {count:,} averages whose exact value the symmetry group gives agree with it; "
+            f"the farthest is {largest:.1f} standard errors off."
+        )
+        results.append(Verdict("good", "Identities", text))
+    return results
+
+
+def _orbit(kind: str) -> str:
+    words = {"virial": "scaling orbits", "stein": "scaling orbits", "shift": "output shifts"}
+    return next((text for part, text in words.items() if part in kind.lower()), f"{kind} orbits")
+
+
+def _p(p_value: float) -> str:
+    return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.2g}"
 
 
 def _sampler(found: Diagnosis) -> list[Verdict]:

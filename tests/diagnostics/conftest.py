@@ -95,10 +95,10 @@ def network_trace(
             "canonical_posterior": canonical,
             "sample_stats": xr.Dataset({k: (("chain", "draw"), v) for k, v in stats.items()}),
             "symmetry": xr.Dataset(
-                {"h0": (("chain", "draw", "h0"), order.to_numpy())},
+                {"h0": (("chain", "draw", "h0_unit"), order.to_numpy())},
                 attrs={
                     "table": f"h0  S_{hidden}  permutation of 0.weight, 0.bias, 2.weight",
-                    "log_order": float(gammaln(hidden + 1)),
+                    "log_order": str(float(gammaln(hidden + 1))),
                     "permutation": "sort",
                 },
             ),

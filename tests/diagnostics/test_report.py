@@ -61,7 +61,7 @@ def test_page_needs_nothing_beside_it(any_trace: xr.DataTree, tmp_path: Path) ->
         ElementTree.fromstring(picture)
         addresses = set(re.findall(r"https?://[^\"' ]+", picture))
         assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
-    assert len(page.pictures()) == 9
+    assert len(page.pictures()) == 10
     assert all(attrs.get("alt") for tag, attrs in page.tags if tag == "img")
 
 

@@ -14,6 +14,16 @@ from rich.console import Console
 
 from pyro_bnn.diagnostics import SUMMARY_KEYS, diagnose, summarize, summary_table, write_summary
 
+IDENTITIES = xr.Dataset(
+    {
+        "kind": ("statement", ["virial"]),
+        "where": ("statement", ["h0"]),
+        "value": ("statement", [2.1]),
+        "expectation": ("statement", [2.0]),
+        "z": ("statement", [1.0]),
+    }
+)
+
 
 def test_every_key_is_documented_and_every_documented_key_occurs(make_trace) -> None:
     seen: set[str] = set()
@@ -22,6 +32,7 @@ def test_every_key_is_documented_and_every_documented_key_occurs(make_trace) -> 
         trace["sample_stats"]["tree_depth"] = trace["sample_stats"]["n_steps"]
         if likelihood == "continuous":
             trace["point_estimate"]["cdf"] = trace["predictions"]["cdf"][0, 0]
+        trace["identities"] = xr.DataTree(IDENTITIES)
         seen |= set(summarize(trace))
     assert seen == set(SUMMARY_KEYS)
     assert all(SUMMARY_KEYS.values())

@@ -1,0 +1,131 @@
+"""Write the page: the sections, put into the template."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import xarray as xr
+
+from pyro_bnn.diagnostics.diagnosis import Diagnosis, diagnose
+from pyro_bnn.diagnostics.format import ABSENT, number
+from pyro_bnn.diagnostics.report.facts import facts
+from pyro_bnn.diagnostics.report.predictions import prediction_pictures, score_rows
+from pyro_bnn.diagnostics.report.sampler import sampler_pictures, sampler_rows
+from pyro_bnn.diagnostics.report.spaces import space_pictures, space_rows, worst_scalars
+from pyro_bnn.diagnostics.report.symmetry import (
+    exchangeability_rows,
+    log_order,
+    mixing_pictures,
+    orbit_notes,
+    orbit_rows,
+    statement_rows,
+)
+from pyro_bnn.diagnostics.summary import SUMMARY_KEYS, Value, summarize
+from pyro_bnn.diagnostics.verdict import comparison, headline, verdicts
+from pyro_bnn.trace import open_trace
+from pyro_bnn.trace.atomic import replacing
+
+
+def write_report(
+    run: str | Path | xr.DataTree, path: str | Path, diagnosis: Diagnosis | None = None
+) -> Path:
+    """Write the report of a run.
+
+    Parameters
+    ----------
+    run
+        A trace, a run directory, or a NetCDF file. Any group may be missing; what cannot be shown
+        is left out or said to be missing.
+    path
+        The HTML file. Pictures and styles are inside it.
+    diagnosis
+        What `diagnose` returned for this trace, so as not to compute it again.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    UserError
+        If `run` is a path without a readable trace.
+    """
+    path = Path(path)
+    if not isinstance(run, xr.DataTree):
+        trace = open_trace(run)
+        try:
+            return write_report(trace, path, diagnosis)
+        finally:
+            trace.close()
+    found = diagnose(run) if diagnosis is None else diagnosis
+    page = render(run, found)
+    with replacing(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return path
+
+
+def render(trace: xr.DataTree, found: Diagnosis) -> str:
+    """Fill the template.
+
+    Parameters
+    ----------
+    trace
+        The trace.
+    found
+        Its diagnosis.
+
+    Returns
+    -------
+    str
+        HTML.
+    """
+    summary = summarize(trace, found)
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("pyro_bnn.diagnostics"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page: str = environment.get_template("report.html.j2").render(
+        title=str(trace.attrs.get("model", "Bayesian neural network")),
+        facts=facts(trace, found),
+        headline=headline(found),
+        comparison=comparison(found),
+        verdicts=verdicts(found),
+        scores=score_rows(found),
+        has_point=found.point is not None,
+        prediction=found.posterior,
+        prediction_pictures=prediction_pictures(found),
+        spaces=space_rows(found),
+        subsets=[result for result in found.convergence.values() if result.is_subset],
+        has_canonical="canonical" in found.convergence,
+        space_pictures=space_pictures(found),
+        orbits=found.orbits,
+        orbit_rows=orbit_rows(found),
+        log_order=log_order(found),
+        orbit_notes=orbit_notes(found),
+        exchangeability=exchangeability_rows(found),
+        statements=statement_rows(found),
+        mixing_pictures=mixing_pictures(found),
+        worst=worst_scalars(trace, found),
+        sampler=found.sampler,
+        sampler_rows=sampler_rows(found),
+        sampler_pictures=sampler_pictures(trace, found),
+        recipe=str(trace.attrs.get("recipe", "")),
+        summary=[(key, _plain(value), SUMMARY_KEYS[key]) for key, value in summary.items()],
+        number=number,
+        absent=ABSENT,
+    )
+    return page
+
+
+def _plain(value: Value) -> str:
+    if isinstance(value, str):
+        return value
+    return json.dumps(value) if math.isfinite(value) else "null"

@@ -1,0 +1,72 @@
+"""The symmetry group's identities, as the trace holds them, and what is said of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import xarray as xr
+from scipy.stats import norm
+
+from pyro_bnn.diagnostics import diagnose, summarize
+from pyro_bnn.diagnostics.statements import statements
+from pyro_bnn.diagnostics.verdict import verdicts
+
+
+def identities(virial: list[float], shift: list[float]) -> xr.Dataset:
+    z = np.array(virial + shift)
+    return xr.Dataset(
+        {
+            "kind": ("statement", ["virial"] * len(virial) + ["output shift"] * len(shift)),
+            "where": ("statement", ["h0"] * len(virial) + ["2.bias"] * len(shift)),
+            "unit": ("statement", [*range(len(virial)), *range(len(shift))]),
+            "expectation": ("statement", np.full(len(z), 2.0)),
+            "value": ("statement", 2.0 + 0.1 * z),
+            "mcse": ("statement", np.full(len(z), 0.1)),
+            "z": ("statement", z),
+        }
+    )
+
+
+def test_rows_are_joined_by_kind_and_place() -> None:
+    tree = xr.DataTree.from_dict({"identities": identities([0.5, -1.5], [np.nan, 1.0])})
+    virial, shift = statements(tree)
+    assert (virial.kind, virial.where, virial.worst) == ("virial", "h0", -1.5)
+    assert virial.value == pytest.approx(1.95)
+    assert virial.p_value == pytest.approx(2 * 2 * norm.sf(1.5))
+    assert shift.worst == 1.0
+    assert shift.p_value == pytest.approx(2 * norm.sf(1.0))
+    unknown = xr.DataTree.from_dict({"identities": identities([np.nan], [])})
+    assert np.isnan(statements(unknown)[0].p_value)
+    assert statements(xr.DataTree()) == []
+
+
+def test_the_summary_says_along_what_a_sampler_has_not_mixed(trace: xr.DataTree) -> None:
+    with_identities = trace.copy()
+    with_identities["identities"] = xr.DataTree(identities([0.5, -1.5, 9.0], [1.0]))
+    found = diagnose(with_identities, max_scalars=5)
+    texts = {verdict.subject: verdict for verdict in verdicts(found)}
+    assert texts["Identities"].level == "poor"
+    assert "has not mixed along the scaling orbits of h0" in texts["Identities"].text
+    assert "9.0 standard errors" in texts["Identities"].text
+    summary = summarize(with_identities, found)
+    assert summary["identities.z"] == 9.0
+    assert summary["identities.p"] < 1e-9
+    fine = trace.copy()
+    fine["identities"] = xr.DataTree(identities([0.5, -1.5], [1.0]))
+    (good,) = [v for v in verdicts(diagnose(fine, 5)) if v.subject == "Identities"]
+    assert good.level == "good"
+    assert "All 3 averages" in good.text
+
+
+def test_the_order_of_units_is_judged(trace: xr.DataTree) -> None:
+    stuck = trace.copy(deep=True)
+    rng = np.random.default_rng(0)
+    weights = stuck["posterior"]["0.weight"]
+    weights.values = 0.1 * rng.normal(size=weights.shape)
+    weights.values[:, :, 2] += 5
+    (verdict,) = [v for v in verdicts(diagnose(stuck, 5)) if v.subject == "Order of units"]
+    assert verdict.level == "fair"
+    assert "not mixed over the order of the units of h0" in verdict.text
+    weights.values = rng.normal(size=weights.shape)
+    (verdict,) = [v for v in verdicts(diagnose(stuck, 5)) if v.subject == "Order of units"]
+    assert verdict.level == "good"
