@@ -3,17 +3,46 @@
 from __future__ import annotations
 
 from pyro_bnn.nn.lift import Lifted, lift
-from pyro_bnn.nn.likelihoods import binary, categorical, gaussian
-from pyro_bnn.nn.priors import Laplace, Normal, Prior, StudentT
+from pyro_bnn.nn.likelihoods import (
+    binary,
+    categorical,
+    gaussian,
+    heteroscedastic,
+    poisson,
+    student_t,
+)
+from pyro_bnn.nn.priors import (
+    Cauchy,
+    CorrelatedFilters,
+    Hierarchical,
+    HierarchicalPrior,
+    Horseshoe,
+    Laplace,
+    Multivariate,
+    Normal,
+    Prior,
+    ScaleMixture,
+    StudentT,
+)
 
 __all__ = [
+    "Cauchy",
+    "CorrelatedFilters",
+    "Hierarchical",
+    "HierarchicalPrior",
+    "Horseshoe",
     "Laplace",
     "Lifted",
+    "Multivariate",
     "Normal",
     "Prior",
+    "ScaleMixture",
     "StudentT",
     "binary",
     "categorical",
     "gaussian",
+    "heteroscedastic",
     "lift",
+    "poisson",
+    "student_t",
 ]

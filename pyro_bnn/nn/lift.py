@@ -15,14 +15,16 @@ from torch.func import functional_call
 from torch.nn.modules.batchnorm import _NormBase
 
 from pyro_bnn.errors import UserError
-from pyro_bnn.nn.priors import Prior
+from pyro_bnn.nn.priors import HierarchicalPrior, Prior
 
 __all__ = ["Lifted", "lift"]
+
+AnyPrior = Prior | HierarchicalPrior
 
 
 def lift(
     net: nn.Module,
-    prior: Prior | Mapping[str, Prior],
+    prior: AnyPrior | Mapping[str, AnyPrior],
     *,
     freeze: Sequence[str] = (),
     prefix: str = "",
@@ -34,7 +36,7 @@ def lift(
     net : nn.Module
         Any module that computes the same output each time: batch norm and dropout in evaluation
         mode, no buffers that update.
-    prior : Prior or mapping of patterns to Prior
+    prior : Prior, HierarchicalPrior, or mapping of patterns to them
         One prior for all parameters, or a dict from shell-style patterns of parameter names
         (``"*.bias"``) to priors; the first pattern that fits counts.
     freeze : sequence of str
@@ -45,7 +47,8 @@ def lift(
     Returns
     -------
     Lifted
-        A callable for use inside a Pyro model. Its sites bear the parameters' dotted names.
+        A callable for use inside a Pyro model. Its sites bear the parameters' dotted names. Its
+        ``str`` is a table of what each parameter got.
 
     Raises
     ------
@@ -70,7 +73,7 @@ class Lifted:
     def __init__(
         self,
         net: nn.Module,
-        prior: Prior | Mapping[str, Prior],
+        prior: AnyPrior | Mapping[str, AnyPrior],
         *,
         freeze: Sequence[str] = (),
         prefix: str = "",
@@ -78,7 +81,7 @@ class Lifted:
         _refuse_updating_layers(net)
         self.net = net
         self.prefix = prefix
-        self.priors: dict[str, Prior] = {}
+        self.priors: dict[str, AnyPrior] = {}
         self.fan_in: dict[str, int] = {}
         rules = prior if isinstance(prior, Mapping) else {"*": prior}
         parameters = dict(net.named_parameters())
@@ -111,7 +114,12 @@ class Lifted:
         with _outside_plates():
             for name, prior in self.priors.items():
                 parameter = self.net.get_parameter(name).detach()
-                values[name] = pyro.sample(self.prefix + name, prior(parameter, self.fan_in[name]))
+                site, fan_in = self.prefix + name, self.fan_in[name]
+                if isinstance(prior, HierarchicalPrior):
+                    law = prior.conditional(site, parameter, fan_in)
+                else:
+                    law = prior(parameter, fan_in)
+                values[name] = pyro.sample(site, law)
         buffers = {name: buffer.clone() for name, buffer in self.net.named_buffers()}
         versions = {name: buffer._version for name, buffer in buffers.items()}
         output = functional_call(self.net, (values, buffers), args, kwargs)
@@ -122,6 +130,20 @@ class Lifted:
                 "or replace it by one without running state (nn.GroupNorm, nn.LayerNorm)"
             )
         return output
+
+    def __str__(self) -> str:
+        """Return a table: parameter, shape, inputs of its layer, prior."""
+        rows = [("parameter", "shape", "fan-in", "prior")]
+        for name, parameter in self.net.named_parameters():
+            shape = " x ".join(map(str, parameter.shape)) or "scalar"
+            fan_in = str(self.fan_in.get(name, "-"))
+            rows.append((name, shape, fan_in, str(self.priors.get(name, "frozen"))))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = (
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            for row in rows
+        )
+        return "\n".join(line.rstrip() for line in lines)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pyro_bnn.errors import UserError
 
-__all__ = ["binary", "categorical", "gaussian"]
+__all__ = ["binary", "categorical", "gaussian", "heteroscedastic", "poisson", "student_t"]
 
 
 def categorical(logits: Tensor, y: Tensor | None = None, *, name: str = "y") -> Tensor:
@@ -34,8 +34,7 @@ def binary(logits: Tensor, y: Tensor | None = None, *, name: str = "y") -> Tenso
     UserError
         If the number of labels is not that of the rows of logits.
     """
-    _same_rows(logits, y, name)
-    logits = logits.reshape(logits.shape[0])
+    logits = _column(logits, y, name)
     # Labels of another dtype would be refused (integers) or lower the precision (float32).
     y = None if y is None else y.to(logits.dtype)
     with pyro.plate("data", logits.shape[0]):
@@ -69,14 +68,107 @@ def gaussian(
     UserError
         If the number of values is not that of the rows of `mean`.
     """
-    _same_rows(mean, y, name)
-    mean = mean.reshape(mean.shape[0])
-    if noise is None:
-        noise = dist.HalfNormal(torch.ones((), dtype=mean.dtype, device=mean.device))
-    deviation = noise if isinstance(noise, int | float) else pyro.sample("noise", noise)
+    mean = _column(mean, y, name)
+    deviation = _noise(noise, mean)
     with pyro.plate("data", mean.shape[0]):
         value: Tensor = pyro.sample(name, dist.Normal(mean, deviation), obs=y)
     return value
+
+
+def heteroscedastic(output: Tensor, y: Tensor | None = None, *, name: str = "y") -> Tensor:
+    """Observe real values ``(data,)`` with normal noise whose deviation the network gives too.
+
+    Parameters
+    ----------
+    output : Tensor
+        ``(data, 2)``: the mean, and the logarithm of the noise's standard deviation.
+    y : Tensor, optional
+        Observed values ``(data,)``.
+    name : str
+        Site of the observations.
+
+    Raises
+    ------
+    UserError
+        If `output` has not two columns, or the number of values is not that of its rows.
+    """
+    if output.ndim != 2 or output.shape[1] != 2:
+        raise UserError(
+            f"site '{name}': heteroscedastic noise needs a network of two outputs, mean and log "
+            f"deviation; this one gives {tuple(output.shape)}"
+        )
+    _same_rows(output, y, name)
+    with pyro.plate("data", output.shape[0]):
+        law = dist.Normal(output[:, 0], output[:, 1].exp())
+        value: Tensor = pyro.sample(name, law, obs=y)
+    return value
+
+
+def student_t(
+    mean: Tensor,
+    y: Tensor | None = None,
+    *,
+    df: float = 4.0,
+    noise: dist.TorchDistribution | float | None = None,
+    name: str = "y",
+) -> Tensor:
+    """Observe real values ``(data,)`` with heavy-tailed noise, for data with outliers.
+
+    Parameters
+    ----------
+    mean : Tensor
+        The network's output, ``(data,)`` or ``(data, 1)``.
+    y : Tensor, optional
+        Observed values ``(data,)``.
+    df : float
+        Degrees of freedom.
+    noise : Distribution or float, optional
+        The noise's scale, as the deviation of `gaussian`.
+    name : str
+        Site of the observations.
+
+    Raises
+    ------
+    UserError
+        If `df` is not positive, or the number of values is not that of the rows of `mean`.
+    """
+    if df <= 0:
+        raise UserError(f"site '{name}': df is {df}, give a number > 0")
+    mean = _column(mean, y, name)
+    scale = _noise(noise, mean)
+    with pyro.plate("data", mean.shape[0]):
+        value: Tensor = pyro.sample(name, dist.StudentT(df, mean, scale), obs=y)
+    return value
+
+
+def poisson(log_rate: Tensor, y: Tensor | None = None, *, name: str = "y") -> Tensor:
+    """Observe counts ``(data,)`` given the logarithm of their rate, ``(data,)`` or ``(data, 1)``.
+
+    Raises
+    ------
+    UserError
+        If the number of counts is not that of the rows of `log_rate`.
+    """
+    log_rate = _column(log_rate, y, name)
+    y = None if y is None else y.to(log_rate.dtype)
+    with pyro.plate("data", log_rate.shape[0]):
+        count: Tensor = pyro.sample(name, dist.Poisson(log_rate.exp()), obs=y)
+    return count
+
+
+def _column(output: Tensor, y: Tensor | None, name: str) -> Tensor:
+    """One value a row, ``(data,)``."""
+    _same_rows(output, y, name)
+    return output.reshape(output.shape[0])
+
+
+def _noise(noise: dist.TorchDistribution | float | None, like: Tensor) -> Tensor | float:
+    """Scale of the noise: known, or the site ``noise``."""
+    if isinstance(noise, int | float):
+        return noise
+    one = torch.ones((), dtype=like.dtype, device=like.device)
+    drawn: Tensor = pyro.sample("noise", dist.HalfNormal(one) if noise is None else noise)
+    return drawn
 
 
 def _same_rows(output: Tensor, y: Tensor | None, name: str) -> None:

@@ -11,7 +11,14 @@ import torch
 from pyro import poutine
 
 from pyro_bnn import UserError
-from pyro_bnn.nn import binary, categorical, gaussian
+from pyro_bnn.nn import (
+    binary,
+    categorical,
+    gaussian,
+    heteroscedastic,
+    poisson,
+    student_t,
+)
 
 
 def traced(likelihood, *args, **kwargs):
@@ -68,14 +75,42 @@ def test_gaussian_of_learned_noise(output):
     assert isinstance(own.nodes["noise"]["fn"], dist.Gamma)
 
 
-@pytest.mark.parametrize("likelihood", [categorical, binary, gaussian])
+def test_noise_that_the_network_gives(output):
+    trace = traced(heteroscedastic, output[:, :2], output[:, 2])
+    mean, log_deviation, y = output.numpy().T
+    expected = scipy.stats.norm.logpdf(y, mean, np.exp(log_deviation))
+    np.testing.assert_allclose(trace.nodes["y"]["log_prob"].numpy(), expected, rtol=1e-12)
+    with pytest.raises(UserError, match=r"two outputs.*gives \(7, 3\)"):
+        heteroscedastic(output, output[:, 0])
+
+
+def test_student_t(output):
+    trace = traced(student_t, output[:, :1], output[:, 1], df=3.0, noise=0.5)
+    expected = scipy.stats.t.logpdf(output[:, 1].numpy(), 3, output[:, 0].numpy(), 0.5)
+    np.testing.assert_allclose(trace.nodes["y"]["log_prob"].numpy(), expected, rtol=1e-12)
+    assert "noise" in traced(student_t, output[:, 0], output[:, 1]).nodes
+    with pytest.raises(UserError, match="df is 0"):
+        student_t(output[:, 0], output[:, 1], df=0)
+
+
+def test_poisson(output):
+    y = torch.tensor([0, 3, 1, 7, 2, 0, 4])
+    trace = traced(poisson, output[:, :1], y)
+    expected = scipy.stats.poisson.logpmf(y.numpy(), np.exp(output[:, 0].numpy()))
+    np.testing.assert_allclose(trace.nodes["y"]["log_prob"].numpy(), expected, rtol=1e-10)
+
+
+ONE_OUTPUT = [binary, gaussian, student_t, poisson]
+
+
+@pytest.mark.parametrize("likelihood", [categorical, *ONE_OUTPUT])
 def test_rows_that_disagree_name_both_shapes(likelihood, output):
     result = output if likelihood is categorical else output[:, :1]
     with pytest.raises(UserError, match=r"observes \(6,\).*output is \(7, .*rows"):
         likelihood(result, torch.zeros(6))
 
 
-@pytest.mark.parametrize("likelihood", [categorical, binary, gaussian])
+@pytest.mark.parametrize("likelihood", [categorical, *ONE_OUTPUT])
 def test_a_column_of_targets_is_refused_instead_of_broadcast(likelihood, output):
     result = output if likelihood is categorical else output[:, :1]
     with pytest.raises(UserError, match=r"observes \(7, 1\).*\(7,\)"):

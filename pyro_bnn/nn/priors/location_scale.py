@@ -1,39 +1,28 @@
-"""Priors over the parameters of a network, independent and identical within a tensor."""
+"""Priors that are independent and identical within a tensor: normal, Laplace, Student-t, Cauchy."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
 
 import pyro.distributions as dist
 import torch
 from torch import Tensor
 
 from pyro_bnn.errors import UserError
+from pyro_bnn.nn.priors.prior import Scale, check_scale, numeric_scale, whole
 
-__all__ = ["Laplace", "Normal", "Prior", "StudentT"]
-
-Scale = float | Literal["fan_in"]
-
-
-@runtime_checkable
-class Prior(Protocol):
-    """What `lift` asks of a prior: a distribution for one parameter."""
-
-    def __call__(self, parameter: Tensor, fan_in: int) -> dist.TorchDistribution:
-        """Return a distribution of event shape ``parameter.shape``."""
-        ...
+__all__ = ["Cauchy", "Laplace", "Normal", "StudentT"]
 
 
 @dataclass(frozen=True)
 class _LocationScale:
-    """Scale of a prior, in units of a number or of 1 / sqrt(fan-in).
+    """Location and scale of a prior.
 
     Attributes
     ----------
-    scale : float or "fan_in"
-        The scale itself, or ``"fan_in"`` for ``1 / sqrt(fan_in)``, where fan_in is the number of
-        inputs of the parameter's layer (its bias included).
+    scale : float, "fan_in" or "kaiming"
+        The scale itself, or ``1 / sqrt(fan_in)``, or ``sqrt(2 / fan_in)``, where fan_in is the
+        number of inputs of the parameter's layer (its bias included).
     gain : float
         Multiplies the scale.
     loc : float
@@ -45,19 +34,13 @@ class _LocationScale:
     loc: float = 0.0
 
     def __post_init__(self) -> None:
-        numeric = isinstance(self.scale, int | float) and self.scale > 0
-        if not numeric and self.scale != "fan_in":
-            raise UserError(
-                f"prior {type(self).__name__}: scale is {self.scale!r}, give a positive number or "
-                "'fan_in'"
-            )
+        check_scale(self, self.scale)
         if self.gain <= 0:
             raise UserError(f"prior {type(self).__name__}: gain is {self.gain}, give a number > 0")
 
     def _loc_scale(self, parameter: Tensor, fan_in: int) -> tuple[Tensor, Tensor]:
-        width = fan_in**-0.5 if isinstance(self.scale, str) else self.scale
         loc = torch.full_like(parameter, self.loc, requires_grad=False)
-        return loc, torch.full_like(loc, self.gain * width)
+        return loc, torch.full_like(loc, self.gain * numeric_scale(self.scale, fan_in))
 
 
 @dataclass(frozen=True)
@@ -72,8 +55,7 @@ class Normal(_LocationScale):
 
     def __call__(self, parameter: Tensor, fan_in: int) -> dist.TorchDistribution:
         """Return the prior of one parameter."""
-        prior = dist.Normal(*self._loc_scale(parameter, fan_in))
-        return _whole(prior, parameter)
+        return whole(dist.Normal(*self._loc_scale(parameter, fan_in)), parameter)
 
 
 @dataclass(frozen=True)
@@ -82,8 +64,16 @@ class Laplace(_LocationScale):
 
     def __call__(self, parameter: Tensor, fan_in: int) -> dist.TorchDistribution:
         """Return the prior of one parameter."""
-        prior = dist.Laplace(*self._loc_scale(parameter, fan_in))
-        return _whole(prior, parameter)
+        return whole(dist.Laplace(*self._loc_scale(parameter, fan_in)), parameter)
+
+
+@dataclass(frozen=True)
+class Cauchy(_LocationScale):
+    """Independent Cauchy priors; half of the mass lies within `scale` of the centre."""
+
+    def __call__(self, parameter: Tensor, fan_in: int) -> dist.TorchDistribution:
+        """Return the prior of one parameter."""
+        return whole(dist.Cauchy(*self._loc_scale(parameter, fan_in)), parameter)
 
 
 @dataclass(frozen=True)
@@ -100,10 +90,4 @@ class StudentT(_LocationScale):
     def __call__(self, parameter: Tensor, fan_in: int) -> dist.TorchDistribution:
         """Return the prior of one parameter."""
         loc, scale = self._loc_scale(parameter, fan_in)
-        return _whole(dist.StudentT(torch.full_like(loc, self.df), loc, scale), parameter)
-
-
-def _whole(prior: Any, parameter: Tensor) -> dist.TorchDistribution:
-    """Make the whole parameter one event."""
-    event: dist.TorchDistribution = prior.to_event(parameter.ndim)
-    return event
+        return whole(dist.StudentT(torch.full_like(loc, self.df), loc, scale), parameter)
