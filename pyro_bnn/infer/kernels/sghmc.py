@@ -39,7 +39,8 @@ class SGHMC(StochasticGradientKernel):
         In (0, 1]: one minus the momentum of stochastic gradient descent. At 1 this is `SGLD`.
     gradient_noise : float
         An estimate of the variance of a minibatch gradient's coordinates, whose heat is left out
-        of the noise; 0 by default, as in the studies that use this kernel.
+        of the noise; 0 by default, as in the studies that use this kernel. The statistic
+        ``kinetic_temperature``, 1 where all is well, shows the heat that is left.
     batch_size, schedule, steps_per_draw, control_variates, init_strategy
         See `StochasticGradientKernel`.
     """
@@ -92,9 +93,5 @@ class SGHMC(StochasticGradientKernel):
         return state._replace(position=state.position + velocity, velocity=velocity)
 
     def _own_stats(self, state: StochasticState) -> dict[str, Tensor]:
-        return {"kinetic_temperature": kinetic_temperature(state)}
-
-
-def kinetic_temperature(state: StochasticState) -> Tensor:
-    """Mean squared velocity over the step size: 1 in the stationary law, ``(chain,)``."""
-    return state.velocity.square().mean(1) / state.step_size
+        temperature = (1 - self.friction / 2) * state.velocity.square().mean(1) / state.step_size
+        return {"kinetic_temperature": temperature}
