@@ -18,8 +18,13 @@ from numpy.typing import NDArray
 from pyro_bnn.diagnostics.blocks import gather, random_scalars
 from pyro_bnn.diagnostics.rank_statistics import rank_statistics
 
-Space = Literal["weight", "canonical", "function"]
+Space = Literal["weight", "canonical", "function", "null"]
 SPACES: tuple[Space, ...] = ("weight", "canonical", "function")
+_GROUPS = {
+    "weight": "posterior",
+    "canonical": "canonical_posterior",
+    "null": "canonical_prior",
+}
 MAX_SCALARS = 2_000
 SUBSET_SEED = 0
 
@@ -35,7 +40,7 @@ class Convergence:
     Attributes
     ----------
     space
-        ``"weight"``, ``"canonical"`` or ``"function"``.
+        ``"weight"``, ``"canonical"``, ``"function"`` or ``"null"``.
     total
         Scalars in the space; where it exceeds ``len(rhat)``, those were drawn at random.
     seed
@@ -89,10 +94,11 @@ def convergence(
     Parameters
     ----------
     trace
-        A trace with the group ``posterior``, ``canonical_posterior`` or ``predictions``.
+        A trace with the group ``posterior``, ``canonical_posterior``, ``predictions`` or
+        ``canonical_prior``.
     space
-        Which of them: ``"weight"``, ``"canonical"`` or ``"function"`` (the log predictive
-        density of each test input).
+        Which of them: ``"weight"``, ``"canonical"``, ``"function"`` (the log predictive density
+        of each test input) or ``"null"`` (draws of the prior, put through the same quotient).
     max_scalars
         Above this many scalars, a random subset of this size. For one seed it holds the same
         weights in ``"weight"`` and ``"canonical"``.
@@ -104,7 +110,7 @@ def convergence(
     Convergence or None
         None if the trace lacks the group.
     """
-    group = _group(trace, space)
+    group = group_of(trace, space)
     if group is None:
         return None
     shapes = {str(name): group[name].transpose("chain", "draw", ...).shape[2:] for name in group}
@@ -147,16 +153,25 @@ def convergence(
     )
 
 
-def _group(trace: xr.DataTree, space: Space) -> xr.Dataset | None:
+def group_of(trace: xr.DataTree, space: Space) -> xr.Dataset | None:
+    """Return the variables of a space; None if the trace lacks them.
+
+    Parameters
+    ----------
+    trace
+        A trace.
+    space
+        Which space. Sites stand in the order of ``posterior`` in all of them.
+    """
     if space == "function":
         if "predictions" not in trace.children or "log_predictive" not in trace["predictions"]:
             return None
         return trace["predictions"].to_dataset()[["log_predictive"]]
-    name = "posterior" if space == "weight" else "canonical_posterior"
+    name = _GROUPS[space]
     if name not in trace.children or not trace[name].data_vars:
         return None
     group = trace[name].to_dataset()
-    if space == "canonical" and "posterior" in trace.children:
+    if space != "weight" and "posterior" in trace.children:
         order = [site for site in trace["posterior"].data_vars if site in group]
         group = group[[*order, *(site for site in group if site not in order)]]
     return group

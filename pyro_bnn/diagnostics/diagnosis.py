@@ -16,6 +16,7 @@ from pyro_bnn.diagnostics.convergence import (
     convergence,
 )
 from pyro_bnn.diagnostics.exchangeability import Exchangeability, exchangeability
+from pyro_bnn.diagnostics.finer import FINER_SCALARS, FinerConvergence, finer_convergence
 from pyro_bnn.diagnostics.orbits import Orbits, orbits
 from pyro_bnn.diagnostics.prediction import Prediction, point_prediction, posterior_prediction
 from pyro_bnn.diagnostics.sampler import Sampler, sampler
@@ -30,6 +31,11 @@ class Diagnosis:
     ----------
     convergence
         R-hat and ESS by space; a space whose group is missing is left out.
+    null
+        R-hat and ESS of canonical draws of the prior, the control of the space ``"canonical"``;
+        None if the trace has no ``canonical_prior``.
+    finer
+        R-hat within chains, over members and of random projections, by space.
     posterior, point
         Predictions on the test split; None if the trace has none.
     sampler
@@ -43,6 +49,8 @@ class Diagnosis:
     """
 
     convergence: Mapping[Space, Convergence]
+    null: Convergence | None
+    finer: Mapping[Space, FinerConvergence]
     posterior: Prediction | None
     point: Prediction | None
     sampler: Sampler
@@ -59,9 +67,9 @@ def diagnose(
     Parameters
     ----------
     trace
-        A trace with any of the groups ``posterior``, ``canonical_posterior``, ``symmetry``,
-        ``identities``, ``sample_stats``, ``predictions``, ``predictions_constant_data``,
-        ``point_estimate``.
+        A trace with any of the groups ``posterior``, ``canonical_posterior``, ``canonical_prior``,
+        ``symmetry``, ``identities``, ``sample_stats``, ``predictions``, ``predictions_ood``,
+        ``predictions_constant_data``, ``point_estimate``.
     max_scalars
         R-hat and ESS of a larger space are those of a random subset of this size.
     seed
@@ -73,8 +81,12 @@ def diagnose(
         With None for what the trace lacks.
     """
     spaces = {space: convergence(trace, space, max_scalars, seed) for space in SPACES}
+    fewer = min(max_scalars, FINER_SCALARS)
+    finer = {space: finer_convergence(trace, space, fewer, max_scalars, seed) for space in SPACES}
     return Diagnosis(
         convergence={space: found for space, found in spaces.items() if found is not None},
+        null=convergence(trace, "null", max_scalars, seed),
+        finer={space: found for space, found in finer.items() if found is not None},
         posterior=posterior_prediction(trace),
         point=point_prediction(trace),
         sampler=sampler(trace),

@@ -52,6 +52,17 @@ SUMMARY_KEYS: dict[str, str] = {
         )
         for which in whiches
     },
+    **{
+        f"rhat.{space}.{rule}.{which}": f"{which} {words} over up to 200 scalars of: {text}"
+        for space, text in _SPACES.items()
+        for rule, words in (
+            ("chainwise", "R-hat of the quarters of each chain"),
+            ("nested", "nested R-hat over members"),
+        )
+        for which in ("median", "max")
+    },
+    "rhat.null.median": "median R-hat of canonical draws of the prior, the null control",
+    "rhat.null.max": "maximum R-hat of canonical draws of the prior",
     **{f"scalars.{space}": f"scalars behind R-hat and ESS of: {t}" for space, t in _SPACES.items()},
     **{
         f"constant.{space}": f"scalars whose draws never change, among: {text}"
@@ -171,6 +182,14 @@ def _convergence(found: Diagnosis) -> dict[str, Value]:
         values[f"scalars.{space}"] = len(result.labels)
         values[f"constant.{space}"] = len(result.constant)
         values[f"nonfinite.{space}"] = len(result.nonfinite)
+    for space, finer in found.finer.items():
+        for rule, rhat in (("chainwise", finer.chainwise), ("nested", finer.nested)):
+            if len(rhat):
+                values[f"rhat.{space}.{rule}.median"] = _over(np.median, rhat)
+                values[f"rhat.{space}.{rule}.max"] = _over(np.max, rhat)
+    if found.null is not None:
+        values["rhat.null.median"] = _over(np.median, found.null.rhat)
+        values["rhat.null.max"] = _over(np.max, found.null.rhat)
     return values
 
 

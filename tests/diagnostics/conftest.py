@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import numpy as np
@@ -89,10 +90,12 @@ def network_trace(
                     "seconds_warmup": 31.0,
                     "seconds_sampling": 42.5,
                     "gradients": 120000,
+                    "members": json.dumps([chain % 2 for chain in range(chains)]),
                 }
             ),
             "posterior": posterior,
             "canonical_posterior": canonical,
+            "canonical_prior": canonical.map(lambda site: 0 * site + rng.normal(size=site.shape)),
             "sample_stats": xr.Dataset({k: (("chain", "draw"), v) for k, v in stats.items()}),
             "symmetry": xr.Dataset(
                 {"h0": (("chain", "draw", "h0_unit"), order.to_numpy())},

@@ -82,6 +82,7 @@ def test_page_says_what_the_numbers_say(trace: xr.DataTree) -> None:
     [
         "posterior",
         "canonical_posterior",
+        "canonical_prior",
         "symmetry",
         "sample_stats",
         "predictions",
@@ -96,6 +97,7 @@ def test_a_missing_group_leaves_the_rest(trace: xr.DataTree, missing: str) -> No
     Page(text)
     assert ("holds no predictions" in text) == (missing == "predictions")
     assert ("holds no canonical weights" in text) == (missing == "canonical_posterior")
+    assert ("holds no control" in text) == (missing == "canonical_prior")
     assert "holds no recipe" in text
 
 

@@ -13,7 +13,7 @@ from pyro_bnn.diagnostics.format import ABSENT, number
 from pyro_bnn.diagnostics.report.facts import facts
 from pyro_bnn.diagnostics.report.predictions import prediction_pictures, score_rows
 from pyro_bnn.diagnostics.report.sampler import sampler_pictures, sampler_rows
-from pyro_bnn.diagnostics.report.spaces import space_pictures, space_rows, worst_scalars
+from pyro_bnn.diagnostics.report.spaces import finer_rows, space_pictures, space_rows, worst_scalars
 from pyro_bnn.diagnostics.report.symmetry import (
     exchangeability_rows,
     log_order,
@@ -103,6 +103,8 @@ def render(trace: xr.DataTree, found: Diagnosis) -> str:
         prediction=found.posterior,
         prediction_pictures=prediction_pictures(found),
         spaces=space_rows(found),
+        finer=finer_rows(found),
+        has_null=found.null is not None,
         subsets=[result for result in found.convergence.values() if result.is_subset],
         has_canonical="canonical" in found.convergence,
         space_pictures=space_pictures(found),

@@ -9,9 +9,9 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pyro_bnn.diagnostics.blocks import gather
-from pyro_bnn.diagnostics.convergence import Convergence
+from pyro_bnn.diagnostics.convergence import Convergence, Space
 from pyro_bnn.diagnostics.diagnosis import Diagnosis
-from pyro_bnn.diagnostics.format import number
+from pyro_bnn.diagnostics.format import ABSENT, number
 from pyro_bnn.diagnostics.report.pieces import Picture, over, picture, share, stat, whole
 
 _WORST = 4
@@ -20,11 +20,17 @@ _SPACES = {
     "weight": "Weights, as sampled",
     "canonical": "Canonical weights",
     "function": "Functions",
+    "null": "Prior draws, canonical (null control)",
 }
 
 
 def space_rows(found: Diagnosis) -> list[dict[str, str]]:
     """Lay out R-hat and ESS of each space."""
+    shown: dict[Space, Convergence] = {}
+    for space, result in found.convergence.items():
+        shown[space] = result
+        if space == "canonical" and found.null is not None:
+            shown["null"] = found.null
     return [
         {
             "name": _SPACES[space],
@@ -37,8 +43,29 @@ def space_rows(found: Diagnosis) -> list[dict[str, str]]:
             "ess_min": whole(over(np.min, result.ess_bulk)),
             "tail_median": whole(over(np.median, result.ess_tail)),
         }
-        for space, result in found.convergence.items()
+        for space, result in shown.items()
     ]
+
+
+def finer_rows(found: Diagnosis) -> list[dict[str, str]]:
+    """Lay out R-hat within chains, over members and of random projections."""
+    return [
+        {
+            "name": _SPACES[space],
+            "scalars": f"{result.scalars:,}",
+            "within": _median_and_max(result.chainwise),
+            "nested": _median_and_max(result.nested),
+            "projected": _median_and_max(result.projected),
+        }
+        for space, result in found.finer.items()
+        if any(np.isfinite(r).any() for r in (result.chainwise, result.nested, result.projected))
+    ]
+
+
+def _median_and_max(rhat: NDArray[np.float64]) -> str:
+    if not np.isfinite(rhat).any():
+        return ABSENT
+    return " / ".join(number(over(f, rhat), fixed=True) for f in (np.median, np.max))
 
 
 def space_pictures(found: Diagnosis) -> list[Picture]:
