@@ -8,6 +8,7 @@ from pyro_bnn.symmetry.discovery import discover
 from pyro_bnn.symmetry.element import GroupElement
 from pyro_bnn.symmetry.group import Space, SymmetryGroup
 from pyro_bnn.symmetry.identities import Identity, identities
+from pyro_bnn.symmetry.identities_of_trace import output_shift, virial, write_identities
 from pyro_bnn.symmetry.null import null_control
 from pyro_bnn.symmetry.orbit_gibbs import OrbitGibbs
 from pyro_bnn.symmetry.orbit_move import OrbitMove
@@ -29,4 +30,7 @@ __all__ = [
     "discover",
     "identities",
     "null_control",
+    "output_shift",
+    "virial",
+    "write_identities",
 ]

@@ -5,7 +5,8 @@ prior ``pi``, integration by parts gives ``E[v . grad log pi] = -div v`` under t
 (Stein's identity). With a normal prior and the scaling of a hidden unit it is a virial
 identity: ``E[|in|^2 / s_in^2 - |out|^2 / s_out^2] = m - n`` for ``m`` incoming and ``n``
 outgoing weights. A softmax leaves the mean of the output weights over the classes to the prior:
-there ``E[C mean^2 / s^2] = 1``. Draws that violate an identity are not from the posterior.
+there ``E[C mean^2 / s^2] = 1``. And where the prior does not tell the units of a layer apart,
+each is as often the extreme one. Draws that violate an identity are not from the posterior.
 """
 
 from __future__ import annotations
@@ -21,10 +22,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pyro_bnn.errors import UserError
+from pyro_bnn.logdensity import LogDensity
 from pyro_bnn.symmetry.group import Family, SymmetryGroup
-from pyro_bnn.symmetry.rows import Occurrence, entries, rows
+from pyro_bnn.symmetry.prior_score import PriorScore
+from pyro_bnn.symmetry.rows import Occurrence, entries, occurrences, rows
 
-Prior = Mapping[str, Any] | Callable[[Mapping[str, Tensor]], Tensor]
+__all__ = ["Identity", "Statement", "compared", "identities", "statements", "unit_sums"]
+
+FEWEST_DRAWS = 4
+
+Params = Mapping[str, Tensor]
+Prior = Mapping[str, Any] | Callable[[Params], Tensor] | LogDensity
 
 
 @dataclass(frozen=True)
@@ -39,9 +47,11 @@ class Identity:
     expectation : ndarray
         What it is under the posterior, ``(units,)``.
     error : ndarray
-        Monte-Carlo standard error of the average, ``(units,)``.
+        Monte-Carlo standard error of the average, ``(units,)``: from the effective sample size
+        of the chains, or from the spread of their means where they have few draws each.
     pooled : tuple of float
-        Average over the units, its expectation and its standard error.
+        Average over the units, its expectation and its standard error. Of an exchangeability:
+        the mean place of the extreme unit, from 0 to 1.
     """
 
     name: str
@@ -53,13 +63,36 @@ class Identity:
     @property
     def z(self) -> NDArray[np.float64]:
         """Distance from the expectation in standard errors, ``(units,)``."""
-        return (self.value - self.expectation) / self.error
+        return _in_errors(self.value - self.expectation, self.error)
 
     @property
     def pooled_z(self) -> float:
         """Distance of the average over the units in standard errors."""
         value, expectation, error = self.pooled
-        return (value - expectation) / error
+        return float(_in_errors(np.asarray(value - expectation), np.asarray(error)))
+
+
+@dataclass(frozen=True)
+class Statement:
+    """An identity before it meets draws: a statistic with a known expectation.
+
+    Attributes
+    ----------
+    kind : str
+        ``virial``, ``stein``, ``output-shift`` or ``exchangeability``.
+    where : str
+        A hidden space, a family of scales or a site.
+    expectation : Tensor
+        ``(units,)``.
+    statistic : callable
+        From draws and the gradient of their log prior, ``(batch, *shape)`` for each site, to
+        ``(batch, units)``.
+    """
+
+    kind: str
+    where: str
+    expectation: Tensor
+    statistic: Callable[[Params, Params], Tensor]
 
 
 def identities(
@@ -72,16 +105,19 @@ def identities(
     group : SymmetryGroup
     params : dict of str to Tensor or ndarray
         ``(chain, draw, *shape)``, or ``(draw, *shape)``, for each site.
-    prior : dict or callable
-        Standard deviations of normal priors centred at zero, one for each site (numbers, or
-        arrays that broadcast against the site); or a function from a dict of
-        ``(batch, *shape)`` tensors to the log prior ``(batch,)``, differentiable.
+    prior : LogDensity, dict or callable
+        The density, whose model knows its prior and which knows its temperature; or standard
+        deviations of normal priors centred at zero, one for each site (numbers, or arrays that
+        broadcast against the site); or a function from a dict of ``(batch, *shape)`` tensors to
+        the log prior ``(batch,)``, differentiable.
 
     Returns
     -------
     dict of str to Identity
-        ``virial`` of each family of scales (``stein`` for a prior given as a function), and
-        ``output shift`` of each site that is free up to a common shift (normal priors only).
+        ``virial`` of each family of scales (``stein`` where the prior is not normal or given as
+        a function), ``output shift`` of each site that is free up to a common shift, and
+        ``exchangeability`` of the units of each space that the prior does not tell apart: how
+        often each is the one of largest norm.
 
     Raises
     ------
@@ -100,28 +136,72 @@ def identities(
     array([2., 2., 2., 2., 2., 2., 2., 2.])
     """
     draws, chains = _draws(group, params)
-    score = _score(group, draws, prior)
-    label = "stein" if callable(prior) else "virial"
+    if isinstance(prior, LogDensity):
+        of_density = PriorScore(prior)
+        score, normal = of_density(draws), of_density.normal
+    elif callable(prior):
+        score, normal = _gradient(prior, draws), frozenset[str]()
+    else:
+        score, normal = _normal_score(group, draws, prior), frozenset(group.shapes)
     result = {}
-    for family in group.kind("scale").values():
-        values = unit_sums(group, family, {s: -draws[s] * score[s] for s in group.shapes})
-        expectation = unit_sums(
-            group, family, {s: torch.ones_like(draws[s][:1]) for s in group.shapes}
-        )[0]
-        name = f"{label} of {family.space or family.name}"
-        result[name] = _compared(name, values, expectation, chains)
-    if not callable(prior):
-        for site, axis in group.shifts.items():
-            count = group.shapes[site][axis]
-            deviation = _deviation(prior, site).to(draws[site])
-            scaled = (draws[site] / deviation).mean(axis + 1)
-            values = count * scaled.reshape(scaled.shape[0], -1).square()
-            name = f"output shift of {site}"
-            result[name] = _compared(name, values, torch.ones(values.shape[1]), chains)
+    for statement in statements(group, normal):
+        name = f"{statement.kind.replace('-', ' ')} of {statement.where}"
+        values = statement.statistic(draws, score)
+        result[name] = compared(name, statement, values, chains)
     return result
 
 
-def unit_sums(group: SymmetryGroup, family: Family, values: Mapping[str, Tensor]) -> Tensor:
+def statements(group: SymmetryGroup, normal: frozenset[str]) -> list[Statement]:
+    """List what a group says about draws.
+
+    Parameters
+    ----------
+    group : SymmetryGroup
+    normal : frozenset of str
+        Sites whose prior is normal and centred at zero.
+    """
+    ones = {site: torch.ones(1, *shape) for site, shape in group.shapes.items()}
+    found = []
+    families = group.kind("scale")
+    for name, family in families.items():
+        sites = {term.site for term in family.terms} - set(group.statistics)
+        alone = sum(other.space == family.space for other in families.values()) == 1
+        found.append(
+            Statement(
+                "virial" if sites <= normal else "stein",
+                family.space if family.space and alone else name,
+                unit_sums(group, family, ones)[0],
+                _scaling(group, family),
+            )
+        )
+    for site, axis in group.shifts.items():
+        units = torch.Size(group.shapes[site]).numel() // group.shapes[site][axis]
+        found.append(Statement("output-shift", site, torch.ones(units), _shift(site, axis)))
+    for name, space in group.permutable.items():
+        if group.preserves_prior.get(name, False):
+            chance = torch.full((space.over_size * space.size,), 1 / space.size)
+            found.append(Statement("exchangeability", name, chance, _extreme(group, name)))
+    return found
+
+
+def compared(name: str, statement: Statement, values: Tensor, chains: int) -> Identity:
+    """Average a statistic ``(chain * draw, units)`` and find its standard error."""
+    table = values.reshape(chains, -1, values.shape[-1]).double().cpu().numpy()
+    expected = statement.expectation.double().numpy()
+    pooled, pooled_expectation = table.mean(-1, keepdims=True), float(expected.mean())
+    if statement.kind == "exchangeability":
+        places = np.linspace(0.0, 1.0, table.shape[-1])[:, None]
+        pooled, pooled_expectation = table @ places * expected.sum() ** -1, 0.5
+    return Identity(
+        name,
+        table.mean((0, 1)),
+        expected,
+        _standard_error(table),
+        (float(pooled.mean()), pooled_expectation, float(_standard_error(pooled)[0])),
+    )
+
+
+def unit_sums(group: SymmetryGroup, family: Family, values: Params) -> Tensor:
     """Sum values over the weights that each unit of a family scales, times the exponents.
 
     Parameters
@@ -136,8 +216,8 @@ def unit_sums(group: SymmetryGroup, family: Family, values: Mapping[str, Tensor]
     Tensor
         ``(batch, size)``.
     """
-    batch = next(iter(values.values())).shape[0]
-    total = torch.zeros(batch, family.size, dtype=torch.float64)
+    like = next(iter(values.values()))
+    total = torch.zeros(like.shape[0], family.size, dtype=torch.float64, device=like.device)
     for term in family.terms:
         if term.site in group.statistics:
             continue
@@ -148,6 +228,39 @@ def unit_sums(group: SymmetryGroup, family: Family, values: Mapping[str, Tensor]
             table = rows(group, values, where)
         total = total + term.exponent * table.double().sum(-1)
     return total
+
+
+def _scaling(group: SymmetryGroup, family: Family) -> Callable[[Params, Params], Tensor]:
+    sites = list(dict.fromkeys(term.site for term in family.terms))
+
+    def statistic(draws: Params, score: Params) -> Tensor:
+        return unit_sums(group, family, {site: -draws[site] * score[site] for site in sites})
+
+    return statistic
+
+
+def _shift(site: str, axis: int) -> Callable[[Params, Params], Tensor]:
+    """Take the mean over the outputs times its own direction: a field of divergence one."""
+
+    def statistic(draws: Params, score: Params) -> Tensor:
+        values = -draws[site].mean(axis + 1) * score[site].sum(axis + 1)
+        return values.reshape(values.shape[0], -1)
+
+    return statistic
+
+
+def _extreme(group: SymmetryGroup, name: str) -> Callable[[Params, Params], Tensor]:
+    """Mark the unit of largest norm, one in each fibre."""
+    space = group.spaces[name]
+    found = [where for where in occurrences(group, name) if where.site not in group.statistics]
+
+    def statistic(draws: Params, _: Params) -> Tensor:
+        squares = torch.stack([rows(group, draws, w).double().square().sum(-1) for w in found])
+        norms = squares.sum(0).unflatten(-1, (space.over_size, space.size))
+        marks = torch.zeros_like(norms).scatter(-1, norms.argmax(-1, keepdim=True), 1.0)
+        return marks.flatten(1)
+
+    return statistic
 
 
 def _draws(group: SymmetryGroup, params: Mapping[str, Any]) -> tuple[dict[str, Tensor], int]:
@@ -170,48 +283,42 @@ def _draws(group: SymmetryGroup, params: Mapping[str, Any]) -> tuple[dict[str, T
     return result, chains
 
 
-def _score(group: SymmetryGroup, draws: Mapping[str, Tensor], prior: Prior) -> dict[str, Tensor]:
-    """Return the gradient of the log prior by every site."""
-    if callable(prior):
-        leaves = {site: value.clone().requires_grad_() for site, value in draws.items()}
-        gradients = torch.autograd.grad(
-            prior(leaves).sum(), list(leaves.values()), allow_unused=True
-        )
-        return {
-            site: torch.zeros_like(draws[site]) if g is None else g
-            for site, g in zip(leaves, gradients, strict=True)
-        }
-    scaled = {t.site for f in group.kind("scale").values() for t in f.terms}
+def _gradient(prior: Callable[[Params], Tensor], draws: Params) -> dict[str, Tensor]:
+    leaves = {site: value.clone().requires_grad_() for site, value in draws.items()}
+    total = prior(leaves).sum()
+    gradients = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
     return {
-        site: -value / _deviation(prior, site).to(value).square()
-        if site in scaled
-        else torch.zeros_like(value)
-        for site, value in draws.items()
+        site: torch.zeros_like(draws[site]) if g is None else g
+        for site, g in zip(leaves, gradients, strict=True)
     }
 
 
-def _deviation(prior: Mapping[str, Any], site: str) -> Tensor:
-    if site not in prior:
-        raise UserError(f"the prior lacks the standard deviation of site {site!r}")
-    return torch.as_tensor(prior[site], dtype=torch.float64)
+def _normal_score(
+    group: SymmetryGroup, draws: Params, prior: Mapping[str, Any]
+) -> dict[str, Tensor]:
+    used = {t.site for f in group.kind("scale").values() for t in f.terms} | set(group.shifts)
+    score = {}
+    for site in sorted(used):
+        if site not in prior:
+            raise UserError(f"the prior lacks the standard deviation of site {site!r}")
+        deviation = torch.as_tensor(prior[site], dtype=torch.float64)
+        score[site] = -draws[site] / deviation.to(draws[site]).square()
+    return score
 
 
-def _compared(name: str, values: Tensor, expectation: Tensor, chains: int) -> Identity:
-    """Average a statistic ``(chain * draw, units)`` and find its standard error."""
-    table = values.reshape(chains, -1, values.shape[-1]).numpy()
-    pooled = table.mean(-1, keepdims=True)
-    error, pooled_error = _standard_error(table), _standard_error(pooled)
-    expected = expectation.double().numpy()
-    return Identity(
-        name,
-        table.mean((0, 1)),
-        expected,
-        error,
-        (float(pooled.mean()), float(expected.mean()), float(pooled_error[0])),
-    )
+def _in_errors(difference: NDArray[np.float64], error: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Divide by standard errors; what has none is infinitely far, unless it is there."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where((error == 0) & (difference == 0), 0.0, difference / error)
 
 
 def _standard_error(table: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the Monte-Carlo standard error of the mean, ``(chain, draw, units)`` in."""
+    chains, draws, units = table.shape
+    if draws < FEWEST_DRAWS:
+        if chains < 2:
+            return np.full(units, np.nan)
+        error: NDArray[np.float64] = table.mean(1).std(0, ddof=1) / np.sqrt(chains)
+        return error
     mcse: Callable[..., Any] = array_stats.mcse
     return np.atleast_1d(np.asarray(mcse(table, chain_axis=0, draw_axis=1, method="mean")))

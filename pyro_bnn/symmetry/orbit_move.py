@@ -97,11 +97,6 @@ class OrbitMove:
         self.permute = permute
         self._temperature = density.posterior_temperature
         self._terms = PriorTerms(density)
-        generator = torch.Generator().manual_seed(0)
-        probes = torch.randn(2, density.dim, generator=generator, dtype=torch.float64)
-        self._at_random = self._terms.at(
-            density.constrain(probes.to(density.device, density.dtype))
-        )
         self.held: dict[str, str] = {}
         self._scaled = self._movable_scales()
         self._shifts = self._movable_shifts()
@@ -217,7 +212,7 @@ class OrbitMove:
         prior = self._terms.sites[site]
         if not prior.form:
             return f"site '{site}' has a {prior.name} prior"
-        if not self._centred(site):
+        if not self._terms.centred(site):
             return f"the {prior.name} prior of site '{site}' is not centred at zero"
         return self._needed_by_others(site)
 
@@ -229,10 +224,6 @@ class OrbitMove:
 
     def _form(self, site: str) -> str:
         return self._terms.sites[site].form
-
-    def _centred(self, site: str) -> bool:
-        """Whether the prior's location is zero, at random points as it may depend on others."""
-        return bool((self._at_random[site]["loc"] == 0).all())
 
     def _names(self) -> list[str]:
         """Name the families and spaces that move, and shifts by their sites."""

@@ -100,6 +100,13 @@ class PriorTerms:
         if not any(prior.parents for prior in self.sites.values()):
             fixed = graph(*example)
             self._fixed = {k: v for k, v in fixed.items() if not k.endswith("/log_prob")}
+        generator = torch.Generator().manual_seed(0)
+        points = torch.randn(2, density.dim, generator=generator, dtype=torch.float64)
+        self._somewhere = self.at(density.constrain(points.to(like)))
+
+    def centred(self, site: str) -> bool:
+        """Whether the location of a prior is zero, tried at random values of the other sites."""
+        return bool((self._somewhere[site]["loc"] == 0).all())
 
     def at(self, values: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
         """Return the parameters of every site's prior, given the values of all sites.
