@@ -1,0 +1,208 @@
+"""Stochastic gradient descent of stacked members: one batched gradient, one fused optimiser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import pyro
+import torch
+from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from pyro_bnn.infer.guides.training import Training
+from pyro_bnn.logdensity import LogDensity
+
+__all__ = ["Descent", "Objective", "Parameters", "count_rows", "nodes_at_zero"]
+
+Parameters = dict[str, Tensor]
+
+
+class Objective(Protocol):
+    """What a guide says of its training."""
+
+    @property
+    def training(self) -> Training:
+        """The settings."""
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the data in all."""
+
+    def rate(self, epoch: float) -> float:
+        """Learning rate after so many epochs."""
+
+    def gradient(
+        self,
+        parameters: Parameters,
+        density: LogDensity,
+        indices: Tensor | None,
+        sources: Sequence[torch.Generator],
+    ) -> tuple[Tensor, Parameters]:
+        """Losses ``(member,)`` in units of the potential energy, and their gradients."""
+
+    def collect(self, memory: Parameters, parameters: Parameters, epoch: int) -> Parameters:
+        """Take note of the iterate at the end of an epoch."""
+
+
+class Descent:
+    """The training of a block of members; everything that decides how it goes on.
+
+    Members share nothing but the operators: every tensor has a leading axis ``member``, every
+    member its own random numbers and order of data, and the optimisers are elementwise.
+
+    Parameters
+    ----------
+    objective : Objective
+        The guide.
+    density : LogDensity
+        The posterior.
+    parameters : dict of str to Tensor
+        Where to start, ``(member, ...)`` each.
+    sources : sequence of torch.Generator
+        Random numbers of each member.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        density: LogDensity,
+        parameters: Mapping[str, Tensor],
+        sources: Sequence[torch.Generator],
+    ) -> None:
+        self._objective = objective
+        self._density = density
+        self._sources = sources
+        self._rows = count_rows(density)
+        self._pull: Callable[[Tensor], Tensor] | None = None
+        self.parameters = {name: value.detach().clone() for name, value in parameters.items()}
+        self.memory: Parameters = {}
+        self.losses: list[Tensor] = []
+        self.gradients = 0
+        self._optimiser = objective.training.build(list(self.parameters.values()))
+
+    @property
+    def epoch(self) -> int:
+        """Epochs done."""
+        return len(self.losses)
+
+    @property
+    def done(self) -> bool:
+        """Whether all epochs are done, or no member is left that could go on."""
+        if self.epoch >= self._objective.epochs:
+            return True
+        return bool(self.losses) and not bool(self.losses[-1].isfinite().any())
+
+    def advance(self) -> None:
+        """Train for one epoch."""
+        total = torch.zeros_like(next(iter(self.parameters.values())).flatten(1)[:, 0])
+        steps = 0
+        batches = list(self._batches())
+        for number, indices in enumerate(batches):
+            self._set_rate(self._objective.rate(self.epoch + number / len(batches)))
+            loss, gradients = self._objective.gradient(
+                self.parameters, self._density, indices, self._sources
+            )
+            self._step(gradients)
+            total += loss
+            steps += 1
+        self.gradients += steps
+        self.losses.append(total / (steps * self._rows))
+        self.memory = self._objective.collect(self.memory, self.parameters, self.epoch)
+
+    def tensors(self) -> Parameters:
+        """Return everything that decides the epochs to come."""
+        found = {f"parameter.{name}": value for name, value in self.parameters.items()}
+        found |= {f"memory.{name}": value for name, value in self.memory.items()}
+        for name, parameter in self.parameters.items():
+            for slot, value in self._optimiser.state[parameter].items():
+                found[f"optimiser.{name}.{slot}"] = value
+        found["sources"] = torch.stack([source.get_state() for source in self._sources])
+        found["losses"] = self.loss_history()
+        found["gradients"] = torch.tensor(self.gradients)
+        return found
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from what `tensors` returned."""
+        device = self._density.device
+        for name, value in tensors.items():
+            kind, _, rest = name.partition(".")
+            if kind == "parameter":
+                self.parameters[rest].copy_(value)
+            elif kind == "memory":
+                self.memory[rest] = value.to(device)
+            elif kind == "optimiser":
+                parameter, _, slot = rest.rpartition(".")
+                slots: dict[str, Any] = self._optimiser.state[self.parameters[parameter]]
+                slots[slot] = value.to(device)
+        for source, state in zip(self._sources, tensors["sources"], strict=True):
+            source.set_state(state.clone())  # torch reads from the start of the storage
+        self.losses = list(tensors["losses"].to(device).unbind(1))
+        self.gradients = int(tensors["gradients"])
+
+    def loss_history(self) -> Tensor:
+        """Mean loss per row of each epoch, ``(member, epoch)``."""
+        if not self.losses:
+            return torch.empty((len(self._sources), 0), dtype=self._density.dtype)
+        return torch.stack(self.losses, 1)
+
+    def _batches(self) -> Iterator[Tensor | None]:
+        """Rows of each step, ``(member, batch)``, in an order of each member's own."""
+        size = self._objective.training.batch_size
+        if size is None or size >= self._rows:
+            yield None
+            return
+        orders = torch.stack(
+            [
+                torch.randperm(self._rows, generator=source, device=source.device)
+                for source in self._sources
+            ]
+        )
+        for start in range(0, self._rows - size + 1, size):
+            yield orders[:, start : start + size]
+
+    def _set_rate(self, rate: float) -> None:
+        for group in self._optimiser.param_groups:
+            group["lr"] = rate
+
+    def _step(self, gradients: Mapping[str, Tensor]) -> None:
+        pull = self._prior_pull() if self._objective.training.decoupled else {}
+        for name, parameter in self.parameters.items():
+            gradient = gradients[name] - pull[name] if pull else gradients[name]
+            parameter.grad = gradient / self._rows
+        self._optimiser.step()
+        for name, direction in pull.items():
+            rate = self._optimiser.param_groups[0]["lr"]
+            self.parameters[name] -= rate / self._rows * direction
+
+    def _prior_pull(self) -> Parameters:
+        """Gradient of minus the log prior, tempered as it is in the potential energy."""
+        position = self.parameters["position"]
+        if self._pull is None:
+            density = self._density
+
+            def prior(z: Tensor) -> Tensor:
+                return -density.log_prior(z).sum() / density.posterior_temperature
+
+            # The graph of the gradient holds no operator of the likelihood: they are dead code.
+            graph = make_fx(torch.func.grad(prior))(position.detach().clone())
+            graph.graph.eliminate_dead_code()
+            graph.recompile()
+            self._pull = graph
+        return {"position": self._pull(position)}
+
+
+def nodes_at_zero(density: LogDensity) -> Mapping[str, Any]:
+    """Run the model once, its sites at zero in unconstrained space, and return its sites."""
+    zeros = torch.zeros((1, density.dim), dtype=density.dtype, device=density.device)
+    values = {name: value[0] for name, value in density.constrain(zeros).items()}
+    with pyro.validation_enabled(False):
+        nodes: Mapping[str, Any] = density.trace_at(values).nodes
+    return nodes
+
+
+def count_rows(density: LogDensity) -> int:
+    """Count the rows of data that a density observes; 1 if it observes none."""
+    nodes = nodes_at_zero(density)
+    shapes = [nodes[name]["value"].shape for name in density.observed]
+    return next((shape[0] for shape in shapes if shape), 1)

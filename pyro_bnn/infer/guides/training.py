@@ -1,0 +1,140 @@
+"""How a guide is trained: optimiser, learning rate, minibatches. What it minimises is its own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from pyro_bnn.errors import UserError
+
+__all__ = ["OPTIMISERS", "SCHEDULES", "Training"]
+
+
+@dataclass(frozen=True)
+class Training:
+    """Settings of stochastic gradient descent on the loss per row of data.
+
+    The loss is minus the log posterior over the number of rows, so the prior is the weight decay:
+    a normal prior of deviation s on n rows decays weights by ``1 / (s**2 n)``.
+
+    Attributes
+    ----------
+    epochs : int
+        Passes over the data.
+    batch_size : int, optional
+        Rows of a step; all of them by default. Rows that do not fill a batch are left out of
+        their epoch, as in ``drop_last``: each epoch has an order of its own.
+    optimiser : str
+        ``"sgd"``, ``"adam"`` (Kingma & Ba 2015) or ``"adamw"`` (Loshchilov & Hutter 2019), where
+        the pull of the prior goes to the weights directly instead of through Adam's moments.
+    learning_rate : float
+        The first one.
+    momentum : float
+        Of ``sgd``.
+    nesterov : bool
+        Whether that momentum is Nesterov's.
+    schedule : str
+        ``"constant"``; ``"step"``, which multiplies the rate by `decay` at each of the
+        `milestones`; or ``"cosine"``, which takes it to zero at the end.
+    milestones : tuple of float
+        Where ``step`` steps, as shares of the training.
+    decay : float
+        Factor of each such step.
+
+    Raises
+    ------
+    UserError
+        If a name is unknown, in which case it lists the known ones, or a number out of range.
+
+    Examples
+    --------
+    >>> training = Training(epochs=10, schedule="step", learning_rate=0.1)
+    >>> [round(training.rate(share), 3) for share in (0.0, 0.4, 0.9)]
+    [0.1, 0.01, 0.001]
+    """
+
+    epochs: int = 100
+    batch_size: int | None = 128
+    optimiser: str = "adam"
+    learning_rate: float = 0.01
+    momentum: float = 0.9
+    nesterov: bool = False
+    schedule: str = "cosine"
+    milestones: tuple[float, ...] = (1 / 3, 2 / 3)
+    decay: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("optimiser", self.optimiser, list(OPTIMISERS)),
+            ("schedule", self.schedule, list(SCHEDULES)),
+        ):
+            if value not in known:
+                listed = ", ".join(map(repr, known))
+                raise UserError(f"Training: {name} {value!r} is unknown; known are {listed}")
+        for name, number, least in (
+            ("epochs", self.epochs, 1),
+            ("batch_size", self.batch_size, 1),
+        ):
+            if number is not None and number < least:
+                raise UserError(f"Training: {name} is {number}, give at least {least}")
+        if not self.learning_rate > 0:
+            raise UserError(f"Training: learning_rate is {self.learning_rate}, give a number > 0")
+        if not 0 <= self.momentum < 1:
+            raise UserError(f"Training: momentum is {self.momentum}, give a number in [0, 1)")
+        if self.nesterov and (self.momentum == 0 or self.optimiser != "sgd"):
+            raise UserError("Training: nesterov needs the optimiser 'sgd' with a momentum")
+
+    @property
+    def decoupled(self) -> bool:
+        """Whether the pull of the prior bypasses the optimiser."""
+        return self.optimiser == "adamw"
+
+    def rate(self, share: float) -> float:
+        """Return the learning rate when `share` of the training is done."""
+        return self.learning_rate * SCHEDULES[self.schedule](self, share)
+
+    def build(self, parameters: list[Tensor]) -> torch.optim.Optimizer:
+        """Build the optimiser: elementwise, so that stacked members do not see each other."""
+        return OPTIMISERS[self.optimiser](self, parameters)
+
+    @classmethod
+    def keys(cls) -> tuple[str, ...]:
+        """Name the settings."""
+        return tuple(field.name for field in fields(cls))
+
+
+def _sgd(training: Training, parameters: list[Tensor]) -> torch.optim.Optimizer:
+    return torch.optim.SGD(
+        parameters,
+        lr=training.learning_rate,
+        momentum=training.momentum,
+        nesterov=training.nesterov,
+        fused=True,
+    )
+
+
+def _adam(training: Training, parameters: list[Tensor]) -> torch.optim.Optimizer:
+    return torch.optim.Adam(parameters, lr=training.learning_rate, fused=True)
+
+
+def _step(training: Training, share: float) -> float:
+    return training.decay ** sum(share >= milestone for milestone in training.milestones)
+
+
+OPTIMISERS: dict[str, Callable[[Training, list[Tensor]], torch.optim.Optimizer]] = {
+    "sgd": _sgd,
+    "adam": _adam,
+    "adamw": _adam,
+}
+"""Optimisers by name."""
+
+SCHEDULES: dict[str, Callable[[Training, float], float]] = {
+    "constant": lambda training, share: 1.0,
+    "step": _step,
+    "cosine": lambda training, share: 0.5 * (1 + math.cos(math.pi * share)),
+}
+"""Factor of the learning rate as a function of the share of the training done, by name."""
