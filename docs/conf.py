@@ -62,6 +62,7 @@ html_theme_options = {
 ROOMS = [
     "pyro_bnn",
     "pyro_bnn.nn",
+    "pyro_bnn.nn.architectures",
     "pyro_bnn.infer",
     "pyro_bnn.trace",
     "pyro_bnn.symmetry",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pyro_bnn.nn.layers import FilterResponseNorm2d
 from pyro_bnn.nn.lift import Lifted, lift
 from pyro_bnn.nn.likelihoods import (
     binary,
@@ -28,6 +29,7 @@ from pyro_bnn.nn.priors import (
 __all__ = [
     "Cauchy",
     "CorrelatedFilters",
+    "FilterResponseNorm2d",
     "Hierarchical",
     "HierarchicalPrior",
     "Horseshoe",
