@@ -12,9 +12,10 @@ import itertools
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
+from torch.fx import Node
 
 from pyro_bnn.symmetry import spaces
 from pyro_bnn.symmetry.exponents import LinearSystem
@@ -107,6 +108,8 @@ class Analysis:
         Spaces whose points some operator compares with each other.
     offsets : dict of int to float
         Constants to which scales act relatively (the eps of batch norm, by variance).
+    nodes : dict
+        What is known of each node of the graph: values, or tensors that are constant.
     """
 
     scale: LinearSystem = field(default_factory=LinearSystem)
@@ -116,6 +119,7 @@ class Analysis:
     inputs: list[Leaf] = field(default_factory=list)
     mixed: list[Leaf] = field(default_factory=list)
     offsets: dict[int, float] = field(default_factory=dict)
+    nodes: dict[Node, Any] = field(default_factory=dict)
     _deferred: list[Callable[[], None]] = field(default_factory=list)
     _owners: Iterator[int] = field(default_factory=itertools.count)
     _parameters: set[int] = field(default_factory=set)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -70,6 +70,22 @@ def assemble(analysis: Analysis, weights: dict[str, Value], read: Computation) -
             if value.owner in analysis.offsets
         },
     )
+
+
+def layout_of(
+    values: Mapping[str, Value], analysis: Analysis, weights: dict[str, Value]
+) -> dict[str, tuple[tuple[Factor, ...], ...]]:
+    """Describe other tensors of a computation by the spaces of the weights.
+
+    Spaces that no weight runs through (that of the data) get names of their own.
+    """
+    names = _names(analysis, weights)
+    for value in values.values():
+        for leaf in (leaf for axis in value.axes for leaf in _simple(axis)):
+            names.setdefault(leaf, f"a{len(names)}")
+    return {
+        name: tuple(_factors(axis, names) for axis in value.axes) for name, value in values.items()
+    }
 
 
 def _bases(analysis: Analysis, names: dict[Leaf, str]) -> dict[Leaf, Leaf]:

@@ -141,8 +141,8 @@ def _log_prior(density: Any) -> Callable[[Mapping[str, Tensor]], Tensor]:
     return log_prior
 
 
-def from_module(module: nn.Module, *args: Any) -> Computation:
-    """Read a module in evaluation mode, at an input of the shape of the example.
+def from_module(module: nn.Module, *args: Any, noise: bool = True) -> Computation:
+    """Read a module in evaluation mode, at noise of the shape of the example or at the example.
 
     The running statistics of batch norm count as weights: the group acts on them too.
     """
@@ -151,7 +151,7 @@ def from_module(module: nn.Module, *args: Any) -> Computation:
     parameters = set(state)
     state |= {k: b for k, b in module.named_buffers() if b.is_floating_point()}
     names = list(state)
-    inputs = pytree.tree_map(_generic, args)
+    inputs = pytree.tree_map(_generic, args) if noise else args
 
     def function(*values: Tensor) -> Any:
         return torch.func.functional_call(module, dict(zip(names, values, strict=True)), inputs)
