@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pyro.infer import Predictive
 
+from pyro_bnn.infer.kernels.chees import ChEES
 from pyro_bnn.infer.kernels.hmc import HMC
 from pyro_bnn.infer.kernels.nuts import NUTS
 from pyro_bnn.infer.kernels.preconditioned_sgld import PreconditionedSGLD
@@ -20,6 +21,7 @@ __all__ = [
     "SGHMC",
     "SGLD",
     "SGNHT",
+    "ChEES",
     "Constant",
     "Cyclical",
     "PolynomialDecay",

@@ -7,7 +7,7 @@ import pytest
 import torch
 from arviz_stats.base import array_stats
 
-from pyro_bnn.infer import HMC, NUTS, SGHMC, SGLD, SGNHT, PreconditionedSGLD
+from pyro_bnn.infer import HMC, NUTS, SGHMC, SGLD, SGNHT, ChEES, PreconditionedSGLD
 
 
 class Gaussian:
@@ -36,6 +36,7 @@ class LogGamma:
 EXACT = {
     "HMC": lambda **options: HMC(None, **{"num_steps": 8, "jitter": 0.5, **options}),
     "NUTS": lambda **options: NUTS(None, **options),
+    "ChEES": lambda **options: ChEES(None, **options),
 }
 STOCHASTIC = {
     "SGLD": lambda **options: SGLD(None, **options),

@@ -24,26 +24,28 @@ class PooledVariance:
         Means by chain ``(chain, dim)``.
     squares : Tensor
         Summed squared deviations ``(dim,)``, or their matrix ``(dim, dim)``.
-    count : int
-        Draws seen.
+    count : Tensor
+        Draws seen of each chain ``(chain,)``; those with a NaN are left out.
     """
 
     mean: Tensor
     squares: Tensor
-    count: int = 0
+    count: Tensor
 
     @classmethod
     def like(cls, position: Tensor, *, dense: bool) -> PooledVariance:
         """Start for positions ``(chain, dim)``."""
         dim = position.shape[1]
         squares = position.new_zeros((dim, dim) if dense else (dim,))
-        return cls(torch.zeros_like(position), squares)
+        return cls(torch.zeros_like(position), squares, position.new_zeros(len(position)))
 
     def update(self, position: Tensor) -> None:
         """Take in one draw of every chain, ``(chain, dim)``."""
-        self.count += 1
+        seen = ~position.isnan().any(1)
+        position = torch.where(seen[:, None], position, self.mean)
+        self.count = self.count + seen
         before = position - self.mean
-        self.mean = self.mean + before / self.count
+        self.mean = self.mean + before / self.count.clamp(min=1)[:, None]
         after = position - self.mean
         if self.squares.ndim == 1:
             self.squares = self.squares + (before * after).sum(0)
@@ -52,9 +54,8 @@ class PooledVariance:
 
     def estimate(self) -> Tensor:
         """Return the variance, shrunk towards 1e-3 times the identity as in Stan."""
-        chains = len(self.mean)
-        freedom = chains * (self.count - 1)
-        draws = chains * self.count
+        freedom = (self.count - 1).clamp(min=0).sum()
+        draws = self.count.sum()
         variance = self.squares * (draws / (draws + 5) / freedom)
         shrinkage = 1e-3 * 5 / (draws + 5)
         if variance.ndim == 1:

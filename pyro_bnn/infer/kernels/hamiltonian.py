@@ -13,6 +13,7 @@ __all__ = [
     "Info",
     "Metric",
     "State",
+    "Trajectory",
     "leapfrog",
     "metric_from_variance",
     "unit_metric",
@@ -59,6 +60,20 @@ class Metric(NamedTuple):
         """Half of the squared momentum in the inverse metric: ``(chain,)``."""
         return 0.5 * (momentum * self.velocity(momentum)).sum(-1)
 
+    def whiten(self, difference: Tensor) -> Tensor:
+        """Differences of positions ``(chain, dim)`` in units in which the mass is one."""
+        return difference * self.factor if self.factor.ndim == 1 else difference @ self.factor
+
+    def unwhitening(self) -> Tensor:
+        """Return the map back: deviations ``(dim,)``, or a factor ``(dim, dim)``.
+
+        With S the inverse mass it is C with C C^T = S, so that ``C z`` of standard normal z has
+        covariance S.
+        """
+        if self.inverse.ndim == 1:
+            return self.inverse * self.factor
+        return self.inverse @ self.factor
+
 
 class State(NamedTuple):
     """All that a Hamiltonian kernel needs to go on.
@@ -85,6 +100,25 @@ class State(NamedTuple):
     metric: Metric
 
 
+class Trajectory(NamedTuple):
+    """The two ends of a proposal, for those who learn how far to go: ``(chain, dim)`` each.
+
+    Attributes
+    ----------
+    start, end : Tensor
+        Positions before the step and as proposed.
+    velocity : Tensor
+        With which the trajectory arrived.
+    length : Tensor
+        Time that it took, ``(chain,)``.
+    """
+
+    start: Tensor
+    end: Tensor
+    velocity: Tensor
+    length: Tensor
+
+
 class Info(NamedTuple):
     """What happened in one step.
 
@@ -94,10 +128,13 @@ class Info(NamedTuple):
         ``sample_stats`` of the draw, under ArviZ's names, each ``(chain,)``.
     gradients : int
         Gradients computed for each chain, those of chains that only waited included.
+    trajectory : Trajectory, optional
+        What was proposed, from kernels whose warm-up learns the length of trajectories.
     """
 
     stats: dict[str, Tensor]
     gradients: int
+    trajectory: Trajectory | None = None
 
 
 def unit_metric(position: Tensor, *, dense: bool) -> Metric:

@@ -72,7 +72,7 @@ class HamiltonianKernel(Kernel):
         self.full_mass = full_mass
         self.target_accept_prob = target_accept_prob
 
-    def init(self, position: Tensor, density: Density, generator: torch.Generator) -> State:
+    def init(self, position: Tensor, density: Density, generator: torch.Generator) -> Any:
         """Start a batch of chains at positions ``(chain, dim)``."""
         potential, gradient = density.value_and_grad(position)
         step_size = torch.tensor(self.step_size, dtype=position.dtype, device=position.device)

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from pyro_bnn.errors import UserError
-from pyro_bnn.infer.kernels.hamiltonian import DIVERGENCE, Density, Info, State, leapfrog
+from pyro_bnn.infer.kernels.hamiltonian import (
+    DIVERGENCE,
+    Density,
+    Info,
+    State,
+    Trajectory,
+    leapfrog,
+)
 from pyro_bnn.infer.kernels.hamiltonian_kernel import HamiltonianKernel
+from pyro_bnn.infer.kernels.trajectory import TrajectoryState
 from pyro_bnn.logdensity import LogDensity
 
-__all__ = ["HMC"]
+__all__ = ["HMC", "metropolis_step"]
+
+AnyState = TypeVar("AnyState", State, TrajectoryState)
 
 
 class HMC(HamiltonianKernel):
@@ -93,36 +103,7 @@ class HMC(HamiltonianKernel):
         self, state: State, density: Density, generator: torch.Generator
     ) -> tuple[State, Info]:
         """Refresh the momentum, follow a trajectory, accept or reject its end."""
-        steps = self._draw_num_steps(state, generator)
-        momentum = state.metric.draw_momentum(state.position, generator)
-        start = state.potential + state.metric.kinetic_energy(momentum)
-
-        position, potential, gradient = state.position, state.potential, state.gradient
-        for _ in range(steps):
-            position, momentum, potential, gradient = leapfrog(
-                position, momentum, gradient, density, state.step_size, state.metric
-            )
-        rise = potential + state.metric.kinetic_energy(momentum) - start
-        rise = torch.nan_to_num(rise, nan=math.inf)
-        acceptance = torch.exp(-rise).clamp(max=1.0)
-        uniform = torch.rand(rise.shape, dtype=rise.dtype, device=rise.device, generator=generator)
-        accepted = uniform < acceptance
-
-        chosen = accepted[:, None]
-        new = state._replace(
-            position=torch.where(chosen, position, state.position),
-            potential=torch.where(accepted, potential, state.potential),
-            gradient=torch.where(chosen, gradient, state.gradient),
-        )
-        stats: dict[str, Tensor] = {
-            "lp": -new.potential,
-            "acceptance_rate": acceptance,
-            "diverging": rise > DIVERGENCE,
-            "energy": torch.where(accepted, start + rise, start),
-            "n_steps": torch.full_like(rise, steps, dtype=torch.int32),
-            "step_size": state.step_size.expand(rise.shape),
-        }
-        return new, Info(stats, steps)
+        return metropolis_step(state, self._draw_num_steps(state, generator), density, generator)
 
     def _draw_num_steps(self, state: State, generator: torch.Generator) -> int:
         steps = float(self.num_steps or 0) or self.trajectory_length / float(
@@ -132,3 +113,51 @@ class HMC(HamiltonianKernel):
             uniform = torch.rand((), device=generator.device, generator=generator)
             steps *= 1 + self.jitter * (2 * float(uniform) - 1)
         return min(max(1, round(steps)), self.max_steps)
+
+
+def metropolis_step(
+    state: AnyState, steps: int, density: Density, generator: torch.Generator
+) -> tuple[AnyState, Info]:
+    """Refresh the momentum, make `steps` leapfrog steps, accept or reject where they lead.
+
+    Parameters
+    ----------
+    state : NamedTuple
+        A `State`, or one that has its fields among others.
+    steps : int
+        Leapfrog steps, the same for all chains.
+    density, generator
+        As `Kernel.step` takes them.
+    """
+    momentum = state.metric.draw_momentum(state.position, generator)
+    start = state.potential + state.metric.kinetic_energy(momentum)
+
+    position, potential, gradient = state.position, state.potential, state.gradient
+    for _ in range(steps):
+        position, momentum, potential, gradient = leapfrog(
+            position, momentum, gradient, density, state.step_size, state.metric
+        )
+    rise = potential + state.metric.kinetic_energy(momentum) - start
+    rise = torch.nan_to_num(rise, nan=math.inf)
+    acceptance = torch.exp(-rise).clamp(max=1.0)
+    uniform = torch.rand(rise.shape, dtype=rise.dtype, device=rise.device, generator=generator)
+    accepted = uniform < acceptance
+
+    chosen = accepted[:, None]
+    new = state._replace(
+        position=torch.where(chosen, position, state.position),
+        potential=torch.where(accepted, potential, state.potential),
+        gradient=torch.where(chosen, gradient, state.gradient),
+    )
+    step_size = state.step_size.expand(rise.shape)
+    stats: dict[str, Tensor] = {
+        "lp": -new.potential,
+        "acceptance_rate": acceptance,
+        "diverging": rise > DIVERGENCE,
+        "energy": torch.where(accepted, start + rise, start),
+        "n_steps": torch.full_like(rise, steps, dtype=torch.int32),
+        "step_size": step_size,
+    }
+    velocity = state.metric.velocity(momentum)
+    trajectory = Trajectory(state.position, position, velocity, steps * step_size)
+    return new, Info(stats, steps, trajectory)

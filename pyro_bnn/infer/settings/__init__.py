@@ -7,6 +7,7 @@ from typing import Annotated, get_args
 from pydantic import Field
 
 from pyro_bnn.infer.settings.base import KernelSettings, Table
+from pyro_bnn.infer.settings.chees import ChEESSettings
 from pyro_bnn.infer.settings.hmc import HMCSettings
 from pyro_bnn.infer.settings.nuts import NUTSSettings
 from pyro_bnn.infer.settings.preconditioned_sgld import PreconditionedSGLDSettings
@@ -17,6 +18,7 @@ from pyro_bnn.infer.settings.sgnht import SGNHTSettings
 __all__ = [
     "KERNELS",
     "AnyKernel",
+    "ChEESSettings",
     "HMCSettings",
     "KernelSettings",
     "NUTSSettings",
@@ -30,6 +32,7 @@ __all__ = [
 _Kernel = (
     HMCSettings
     | NUTSSettings
+    | ChEESSettings
     | SGLDSettings
     | PreconditionedSGLDSettings
     | SGHMCSettings
