@@ -17,6 +17,7 @@ from pyro_bnn.diagnostics.convergence import (
 )
 from pyro_bnn.diagnostics.exchangeability import Exchangeability, exchangeability
 from pyro_bnn.diagnostics.finer import FINER_SCALARS, FinerConvergence, finer_convergence
+from pyro_bnn.diagnostics.ood import OutOfDistribution, out_of_distribution
 from pyro_bnn.diagnostics.orbits import Orbits, orbits
 from pyro_bnn.diagnostics.prediction import Prediction, point_prediction, posterior_prediction
 from pyro_bnn.diagnostics.sampler import Sampler, sampler
@@ -38,6 +39,8 @@ class Diagnosis:
         R-hat within chains, over members and of random projections, by space.
     posterior, point
         Predictions on the test split; None if the trace has none.
+    ood
+        Detection of inputs from elsewhere, by split; empty if the trace has none.
     sampler
         Divergences, energy, time and gradients.
     orbits
@@ -53,6 +56,7 @@ class Diagnosis:
     finer: Mapping[Space, FinerConvergence]
     posterior: Prediction | None
     point: Prediction | None
+    ood: Mapping[str, OutOfDistribution]
     sampler: Sampler
     orbits: Orbits | None
     exchangeability: Mapping[str, Exchangeability]
@@ -83,12 +87,14 @@ def diagnose(
     spaces = {space: convergence(trace, space, max_scalars, seed) for space in SPACES}
     fewer = min(max_scalars, FINER_SCALARS)
     finer = {space: finer_convergence(trace, space, fewer, max_scalars, seed) for space in SPACES}
+    posterior = posterior_prediction(trace)
     return Diagnosis(
         convergence={space: found for space, found in spaces.items() if found is not None},
         null=convergence(trace, "null", max_scalars, seed),
         finer={space: found for space, found in finer.items() if found is not None},
-        posterior=posterior_prediction(trace),
+        posterior=posterior,
         point=point_prediction(trace),
+        ood=out_of_distribution(trace, posterior),
         sampler=sampler(trace),
         orbits=orbits(trace),
         exchangeability=exchangeability(trace),

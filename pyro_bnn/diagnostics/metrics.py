@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import xlogy
+from scipy.special import ndtr, xlogy
 
 Array = NDArray[np.float64]
 BINS = 15
@@ -131,3 +131,56 @@ def uniform_distance(pit: Array) -> float:
     ordered = np.sort(pit)
     steps = np.arange(len(ordered) + 1) / len(ordered)
     return float(max(np.max(steps[1:] - ordered), np.max(ordered - steps[:-1])))
+
+
+def adaptive_calibration_error(probabilities: Array, y: NDArray[Any], bins: int = BINS) -> float:
+    """Mean distance of confidence and accuracy over bins of equally many inputs.
+
+    Parameters
+    ----------
+    probabilities
+        Shape ``(test, class)``.
+    y
+        Class numbers, shape ``(test,)``.
+    bins
+        Number of bins; as many as inputs if there are fewer. Inputs of equal confidence keep
+        their order.
+    """
+    confidence = probabilities.max(axis=1)
+    right = (probabilities.argmax(axis=1) == y).astype(np.float64)
+    order = np.argsort(confidence, kind="stable")
+    gaps = (confidence - right)[order]
+    parts = np.array_split(gaps, min(bins, len(gaps)))
+    return float(sum(abs(part.sum()) for part in parts) / len(gaps))
+
+
+def crps_of_normals(mean: Array, sd: Array, y: NDArray[Any]) -> Array:
+    """Continuous ranked probability score of an equal mixture of normals, in the units of `y`.
+
+    The closed form of Grimit, Gneiting, Berrocal and Johnson (2006), equation 5.
+
+    Parameters
+    ----------
+    mean, sd
+        Of each component, shape ``(draw, test)``; deviations are positive.
+    y
+        Observations, shape ``(test,)``.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape ``(test,)``.
+    """
+    near = _mean_distance(y - mean, sd).mean(axis=0)
+    apart = np.zeros(mean.shape[1])
+    for one_mean, one_sd in zip(mean, sd, strict=True):
+        apart += _mean_distance(one_mean - mean, np.sqrt(one_sd**2 + sd**2)).mean(axis=0)
+    result: Array = near - apart / (2 * len(mean))
+    return result
+
+
+def _mean_distance(mean: Array, sd: Array) -> Array:
+    """Mean absolute value of normal variables."""
+    z = mean / sd
+    result: Array = 2 * sd * np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi) + mean * (2 * ndtr(z) - 1)
+    return result

@@ -6,6 +6,7 @@ by in blocks; only sums over draws are kept.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +16,12 @@ from numpy.typing import NDArray
 
 from pyro_bnn.diagnostics import metrics
 from pyro_bnn.diagnostics.blocks import draw_slices
+from pyro_bnn.diagnostics.selective import selective_curve
 
 Array = NDArray[np.float64]
 
-_VARIABLES = ("log_predictive", "mean", "cdf")
+_VARIABLES = ("log_predictive", "mean", "cdf", "sd")
+_CRPS_DRAWS = 200
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,13 @@ class Prediction:
     spread
         What the draws disagree on, shape ``(test,)``: for classes the mutual information of label
         and weights in nats, otherwise the standard deviation of the mean. None for one draw.
+    noise
+        What the draws agree that they do not know, shape ``(test,)``: for classes the mean entropy
+        of the draws in nats, otherwise the root mean square of their standard deviations (None
+        unless the trace holds ``sd``). None for a point estimate.
+    crps
+        Continuous ranked probability score of each observation for a normal likelihood, shape
+        ``(test,)``, from 200 draws at most; None unless the trace holds ``sd``.
     draws
         Draws averaged over.
     left_out
@@ -52,6 +62,8 @@ class Prediction:
     mean: Array | None
     pit: Array | None
     spread: Array | None
+    noise: Array | None
+    crps: Array | None
     draws: int
     left_out: int
 
@@ -60,24 +72,46 @@ class Prediction:
         """Whether `mean` holds class probabilities."""
         return self.likelihood in {"categorical", "bernoulli"}
 
+    @property
+    def problem(self) -> str:
+        """Why the labels cannot be judged, in a sentence; empty if they can."""
+        if not self.is_classification or self.mean is None or self.y is None:
+            return ""
+        classes, labels = self.mean.shape[1], np.unique(self.y)
+        if len(self.mean) != len(self.y):
+            return f"There are {len(self.y):,} labels and {len(self.mean):,} predictions."
+        if labels[0] < 0 or labels[-1] >= classes or np.any(labels % 1):
+            odd = next(label for label in labels if label % 1 or not 0 <= label < classes)
+            return f"A label is {odd:g}, but the predictions have {classes} classes."
+        return ""
+
     def scores(self) -> dict[str, float]:
         """Compute the scores that the likelihood and the stored groups allow.
 
         Returns
         -------
         dict
-            ``nll`` and, for classes, ``accuracy``, ``brier``, ``ece``; else ``rmse``,
+            ``nll`` and, for classes, ``accuracy``, ``brier``, ``ece``, ``ace``, ``aurc`` (area
+            under the selective risk curve) and ``mutual_information``; else ``rmse``, ``crps``,
             ``coverage50``, ``coverage90``, ``pit_distance`` (the largest distance of the PIT's
-            distribution function from the uniform one).
+            distribution function from the uniform one). Labels that do not fit the classes are
+            not judged.
         """
         result: dict[str, float] = {}
-        if self.mean is not None and self.y is not None:
+        if self.mean is not None and self.y is not None and not self.problem:
             if self.is_classification:
                 result["accuracy"] = metrics.accuracy(self.mean, self.y)
                 result["brier"] = metrics.brier(self.mean, self.y)
                 result["ece"] = metrics.expected_calibration_error(self.mean, self.y)
+                result["ace"] = metrics.adaptive_calibration_error(self.mean, self.y)
+                wrong = (self.mean.argmax(axis=1) != self.y).astype(np.float64)
+                result["aurc"] = selective_curve(-self.mean.max(axis=1), wrong).area
             else:
                 result["rmse"] = metrics.rmse(self.mean, self.y)
+        if self.is_classification and self.spread is not None:
+            result["mutual_information"] = float(np.mean(self.spread))
+        if self.crps is not None:
+            result["crps"] = float(np.mean(self.crps))
         if self.log_predictive is not None:
             result["nll"] = float(-np.mean(self.log_predictive))
         if self.pit is not None:
@@ -87,24 +121,27 @@ class Prediction:
         return result
 
 
-def posterior_prediction(trace: xr.DataTree) -> Prediction | None:
+def posterior_prediction(trace: xr.DataTree, name: str = "predictions") -> Prediction | None:
     """Average the predictive distribution over all draws.
 
     Parameters
     ----------
     trace
-        A trace; its group ``predictions`` holds ``log_predictive``, ``mean`` and ``cdf`` over
+        A trace; its group `name` holds ``log_predictive``, ``mean``, ``cdf`` and ``sd`` over
         ``(chain, draw, test)``, some of which may be missing.
+    name
+        ``"predictions"``, or the name of a group of the same layout; the observations are those of
+        ``predictions_constant_data`` for the first and unknown for others.
 
     Returns
     -------
     Prediction or None
         None if the trace has no predictions.
     """
-    if "predictions" not in trace.children:
+    if name not in trace.children:
         return None
-    group = trace["predictions"].to_dataset()
-    arrays = {name: group[name] for name in _VARIABLES if name in group}
+    group = trace[name].to_dataset()
+    arrays = {variable: group[variable] for variable in _VARIABLES if variable in group}
     if not arrays:
         return None
     likelihood = _likelihood(group)
@@ -112,10 +149,12 @@ def posterior_prediction(trace: xr.DataTree) -> Prediction | None:
     heaviest = max(arrays.values(), key=lambda array: array.nbytes)
     sums = _Sums(classes)
     for draws in draw_slices(heaviest):
-        sums.add({name: _load(array, draws) for name, array in arrays.items()}, likelihood)
+        sums.add({key: _load(array, draws) for key, array in arrays.items()}, likelihood)
+    y = _observations(trace) if name == "predictions" else None
     return Prediction(
         likelihood=likelihood,
-        y=_observations(trace),
+        y=y,
+        crps=None if classes or y is None else _crps(arrays, y),
         draws=sums.draws,
         left_out=sums.left_out,
         **sums.averages(),
@@ -153,6 +192,8 @@ def point_prediction(trace: xr.DataTree) -> Prediction | None:
         mean=None if mean is None else _probabilities(mean, likelihood),
         pit=found.get("cdf"),
         spread=None,
+        noise=None,
+        crps=_point_crps(found, _observations(trace)),
         draws=1,
         left_out=0,
     )
@@ -170,6 +211,7 @@ class _Sums:
         self.entropy: Array | None = None
         self.squares: Array | None = None
         self.pit: Array | None = None
+        self.variance: Array | None = None
         self._shift: Array | None = None
 
     def add(self, block: dict[str, Array], likelihood: str) -> None:
@@ -189,6 +231,8 @@ class _Sums:
             self.log_predictive = new if old is None else np.logaddexp(old, new)
         if "cdf" in block:
             self.pit = _plus(self.pit, block["cdf"].sum(axis=0))
+        if "sd" in block:
+            self.variance = _plus(self.variance, (block["sd"] ** 2).sum(axis=0))
         if "mean" not in block:
             return
         mean = _probabilities(block["mean"], likelihood)
@@ -212,7 +256,13 @@ class _Sums:
         elif mean is not None and self.squares is not None and self._shift is not None:
             spread = np.sqrt(np.maximum(self.squares / n - mean**2, 0.0))
             mean = mean + self._shift
+        noise = None
+        if self.entropy is not None:
+            noise = self.entropy / n
+        elif self.variance is not None:
+            noise = np.sqrt(self.variance / n)
         return {
+            "noise": noise,
             "log_predictive": None
             if self.log_predictive is None
             else self.log_predictive - np.log(n),
@@ -220,6 +270,25 @@ class _Sums:
             "pit": None if self.pit is None else self.pit / n,
             "spread": spread,
         }
+
+
+def _crps(arrays: Mapping[str, xr.DataArray], y: NDArray[Any]) -> Array | None:
+    if "mean" not in arrays or "sd" not in arrays or y.ndim > 1:
+        return None
+    sample = arrays["mean"].sizes["draw"]
+    step = max(1, arrays["mean"].sizes["chain"] * sample // _CRPS_DRAWS)
+    mean, sd = (
+        np.concatenate([_load(arrays[key], slice(at, at + 1)) for at in range(0, sample, step)])
+        for key in ("mean", "sd")
+    )
+    fine = np.isfinite(mean).all(axis=1) & np.isfinite(sd).all(axis=1) & (sd > 0).all(axis=1)
+    return metrics.crps_of_normals(mean[fine], sd[fine], y) if fine.any() else None
+
+
+def _point_crps(found: Mapping[str, Array], y: NDArray[Any] | None) -> Array | None:
+    if y is None or y.ndim > 1 or "mean" not in found or "sd" not in found:
+        return None
+    return metrics.crps_of_normals(found["mean"][None], found["sd"][None], y)
 
 
 def _plus(old: Array | None, new: Array) -> Array:

@@ -228,6 +228,9 @@ def _sampler(found: Diagnosis) -> list[Verdict]:
     if found.posterior is not None and found.posterior.left_out:
         text = f"{found.posterior.left_out:,} draws with NaN are left out of the averages."
         results.append(Verdict("poor", "Finite predictions", text))
+    if found.posterior is not None and found.posterior.problem:
+        text = f"{found.posterior.problem} Scores that need the labels are left out."
+        results.append(Verdict("poor", "Labels", text))
     return results
 
 

@@ -106,6 +106,7 @@ def network_trace(
                 },
             ),
             "predictions": predictions,
+            "predictions_ood": _elsewhere(rng, predictions),
             "predictions_constant_data": xr.Dataset({"y": ("test", y)}),
             "point_estimate": point,
         }
@@ -126,11 +127,13 @@ def _predictions(
             "mean": (sample, mean),
             "log_predictive": (sample, norm.logpdf(y, mean, 0.5)),
             "cdf": (sample, norm.cdf(y, mean, 0.5)),
+            "sd": (sample, np.full(shape, 0.5)),
         }
         fit = centre + 0.1 * rng.normal(size=tests)
         point = {
             "mean": ("test", fit),
             "log_predictive": ("test", norm.logpdf(y, fit, 0.4)),
+            "sd": ("test", np.full(tests, 0.4)),
         }
     elif likelihood == "bernoulli":
         centre = 2 * rng.normal(size=tests)
@@ -160,6 +163,21 @@ def _predictions(
             "log_predictive": ("test", fit[np.arange(tests), y]),
         }
     return xr.Dataset(group, attrs=attrs), y, xr.Dataset(point, attrs=attrs)
+
+
+def _elsewhere(rng: np.random.Generator, predictions: xr.Dataset) -> xr.Dataset:
+    """Make predictions of two splits on which the draws disagree."""
+    mean = predictions["mean"]
+    if "class" in mean.dims:
+        values = rng.dirichlet(np.full(mean.sizes["class"], 0.5), size=mean.shape[:3])
+    elif predictions.attrs["likelihood"] == "bernoulli":
+        values = rng.random(mean.shape)
+    else:
+        values = rng.normal(size=mean.shape)
+    tests = mean.sizes["test"]
+    sizes = {"noise": tests // 2, "letters": tests - tests // 2}
+    attrs = {**predictions.attrs, "splits": json.dumps(sizes)}
+    return xr.Dataset({"mean": (mean.dims, values)}, attrs=attrs)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from scipy.special import logsumexp
-from scipy.stats import norm
+from scipy.stats import entropy, norm
 from sklearn.metrics import log_loss
 
 from pyro_bnn.diagnostics import metrics
@@ -123,7 +123,7 @@ def test_missing_groups(trace: xr.DataTree) -> None:
     assert posterior_prediction(xr.DataTree()) is None
     assert point_prediction(xr.DataTree()) is None
     bare = xr.DataTree.from_dict({"predictions": trace["predictions"].to_dataset()})
-    assert set(posterior_prediction(bare).scores()) == {"nll"}
+    assert set(posterior_prediction(bare).scores()) == {"nll", "mutual_information"}
 
 
 def test_point_estimate_is_scored_alike(trace: xr.DataTree) -> None:
@@ -132,3 +132,37 @@ def test_point_estimate_is_scored_alike(trace: xr.DataTree) -> None:
     p = trace["point_estimate"]["mean"].to_numpy()
     assert result.scores()["nll"] == pytest.approx(log_loss(y, p), rel=1e-9)
     assert result.scores()["ece"] == metrics.expected_calibration_error(p, y)
+
+
+def test_uncertainty_splits_into_noise_and_disagreement(trace, regression) -> None:
+    found = posterior_prediction(trace)
+    mean = trace["predictions"]["mean"].to_numpy().reshape(-1, 40, 3)
+    np.testing.assert_allclose(found.noise, entropy(mean, axis=2).mean(axis=0))
+    total = entropy(mean.mean(axis=0), axis=1)
+    np.testing.assert_allclose(found.noise + found.spread, total, atol=1e-12)
+    numbers = posterior_prediction(regression)
+    np.testing.assert_allclose(numbers.noise, 0.5)
+
+
+def test_crps_is_that_of_the_mixture(regression) -> None:
+    found = posterior_prediction(regression)
+    mean = regression["predictions"]["mean"].to_numpy()[:, ::2].reshape(-1, 40)
+    y = regression["predictions_constant_data"]["y"].to_numpy()
+    expected = metrics.crps_of_normals(mean, np.full_like(mean, 0.5), y)
+    np.testing.assert_allclose(found.crps, expected, rtol=1e-10)
+    assert found.scores()["crps"] == pytest.approx(np.mean(expected))
+    lacking = regression.copy()
+    lacking["predictions"] = lacking["predictions"].to_dataset().drop_vars("sd")
+    assert posterior_prediction(lacking).crps is None
+
+
+@pytest.mark.parametrize("label", [3, -1, 0.5])
+def test_labels_that_are_no_classes_are_said_and_not_judged(trace, label: float) -> None:
+    odd = trace.copy(deep=True)
+    odd["predictions_constant_data"]["y"] = odd["predictions_constant_data"]["y"].astype(float)
+    odd["predictions_constant_data"]["y"][4] = label
+    found = posterior_prediction(odd)
+    assert "but the predictions have 3 classes" in found.problem
+    assert {"accuracy", "brier", "ece"}.isdisjoint(found.scores())
+    assert found.scores()["nll"] > 0
+    assert posterior_prediction(trace).problem == ""

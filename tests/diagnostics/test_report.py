@@ -61,7 +61,8 @@ def test_page_needs_nothing_beside_it(any_trace: xr.DataTree, tmp_path: Path) ->
         ElementTree.fromstring(picture)
         addresses = set(re.findall(r"https?://[^\"' ]+", picture))
         assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
-    assert len(page.pictures()) == 10
+    classes = any_trace["predictions"].attrs["likelihood"] != "continuous"
+    assert len(page.pictures()) == 12 + classes
     assert all(attrs.get("alt") for tag, attrs in page.tags if tag == "img")
 
 
@@ -87,6 +88,7 @@ def test_page_says_what_the_numbers_say(trace: xr.DataTree) -> None:
         "sample_stats",
         "predictions",
         "predictions_constant_data",
+        "predictions_ood",
         "point_estimate",
     ],
 )

@@ -33,8 +33,10 @@ def test_every_key_is_documented_and_every_documented_key_occurs(make_trace) -> 
         if likelihood == "continuous":
             trace["point_estimate"]["cdf"] = trace["predictions"]["cdf"][0, 0]
         trace["identities"] = xr.DataTree(IDENTITIES)
+        trace.attrs["dead_chains"] = "[1, 3]"
         seen |= set(summarize(trace))
     assert seen == set(SUMMARY_KEYS)
+    assert summarize(trace)["dead_chains"] == 2
     assert all(SUMMARY_KEYS.values())
 
 

@@ -11,7 +11,13 @@ import xarray as xr
 from pyro_bnn.diagnostics.diagnosis import Diagnosis, diagnose
 from pyro_bnn.diagnostics.format import ABSENT, number
 from pyro_bnn.diagnostics.report.facts import facts
-from pyro_bnn.diagnostics.report.predictions import prediction_pictures, score_rows
+from pyro_bnn.diagnostics.report.predictions import (
+    ood_pictures,
+    ood_rows,
+    prediction_pictures,
+    score_rows,
+    uncertainty_notes,
+)
 from pyro_bnn.diagnostics.report.sampler import sampler_pictures, sampler_rows
 from pyro_bnn.diagnostics.report.spaces import finer_rows, space_pictures, space_rows, worst_scalars
 from pyro_bnn.diagnostics.report.symmetry import (
@@ -102,6 +108,9 @@ def render(trace: xr.DataTree, found: Diagnosis) -> str:
         has_point=found.point is not None,
         prediction=found.posterior,
         prediction_pictures=prediction_pictures(found),
+        uncertainty_notes=uncertainty_notes(found),
+        ood=ood_rows(found),
+        ood_pictures=ood_pictures(found),
         spaces=space_rows(found),
         finer=finer_rows(found),
         has_null=found.null is not None,

@@ -1,0 +1,146 @@
+"""How well uncertainty tells inputs of another distribution from those of the test split."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+
+from pyro_bnn.diagnostics.metrics import entropy
+from pyro_bnn.diagnostics.prediction import Prediction, posterior_prediction
+
+GROUP = "predictions_ood"
+RECALL = 0.95
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Detection:
+    """How well one score separates, inputs from elsewhere counted as positive.
+
+    Attributes
+    ----------
+    auroc, aupr
+        Area under the receiver operating characteristic, and average precision.
+    fpr95
+        Share of test inputs that are flagged at the threshold that flags 95 % of the others.
+    """
+
+    auroc: float
+    aupr: float
+    fpr95: float
+
+
+@dataclass(frozen=True)
+class OutOfDistribution:
+    """One split from elsewhere beside the test split.
+
+    Attributes
+    ----------
+    name
+        Of the split.
+    detection
+        Score to its detection: ``"max_softmax"``, ``"entropy"`` and ``"mutual_information"`` for
+        classes; ``"spread"`` for continuous predictions.
+    inside, outside
+        The same scores at each input of the test split and of the other, in the direction in which
+        more means more uncertain.
+    """
+
+    name: str
+    detection: Mapping[str, Detection]
+    inside: Mapping[str, Array]
+    outside: Mapping[str, Array]
+
+
+def out_of_distribution(
+    trace: xr.DataTree, inside: Prediction | None
+) -> dict[str, OutOfDistribution]:
+    """Judge the detection of each split in ``predictions_ood``.
+
+    Parameters
+    ----------
+    trace
+        A trace; its group ``predictions_ood`` has the layout of ``predictions``. The attribute
+        ``splits`` is a JSON object of the splits' names and sizes, in their order along ``test``;
+        without it all inputs are one split, ``"ood"``.
+    inside
+        Predictions on the test split.
+
+    Returns
+    -------
+    dict
+        By split; empty if either is missing.
+    """
+    outside = posterior_prediction(trace, GROUP)
+    if inside is None or outside is None:
+        return {}
+    ours, theirs = uncertainties(inside), uncertainties(outside)
+    shared = [name for name in ours if name in theirs]
+    results = {}
+    for name, rows in splits(trace, GROUP).items():
+        away = {score: theirs[score][rows] for score in shared}
+        home = {score: ours[score] for score in shared}
+        results[name] = OutOfDistribution(
+            name, {score: detect(home[score], away[score]) for score in shared}, home, away
+        )
+    return results
+
+
+def splits(trace: xr.DataTree, group: str) -> dict[str, slice]:
+    """Return the rows of each split of a group along ``test``."""
+    dataset = trace[group].to_dataset()
+    inputs = dataset.sizes["test"]
+    stated = json.loads(str(dataset.attrs.get("splits", "{}"))) or {"ood": inputs}
+    ends = np.cumsum(list(stated.values()))
+    return {
+        str(name): slice(int(end) - int(size), int(end))
+        for (name, size), end in zip(stated.items(), ends, strict=True)
+    }
+
+
+def uncertainties(prediction: Prediction) -> dict[str, Array]:
+    """Score the uncertainty of each input; more is more uncertain.
+
+    Parameters
+    ----------
+    prediction
+        With class probabilities or predictive means.
+
+    Returns
+    -------
+    dict
+        Score to shape ``(test,)``; without those that need several draws if there is one.
+    """
+    scores: dict[str, Array] = {}
+    if prediction.is_classification and prediction.mean is not None:
+        scores["max_softmax"] = -prediction.mean.max(axis=1)
+        scores["entropy"] = entropy(prediction.mean)
+    if prediction.spread is not None:
+        name = "mutual_information" if prediction.is_classification else "spread"
+        scores[name] = prediction.spread
+    return scores
+
+
+def detect(inside: Array, outside: Array) -> Detection:
+    """Judge a score on two sets of inputs.
+
+    Parameters
+    ----------
+    inside, outside
+        Uncertainty of each input, shapes ``(n,)`` and ``(m,)``.
+    """
+    scores = np.concatenate([inside, outside])
+    positive = np.concatenate([np.zeros(len(inside)), np.ones(len(outside))])
+    false, true, _ = roc_curve(positive, scores, drop_intermediate=False)
+    return Detection(
+        auroc=float(roc_auc_score(positive, scores)),
+        aupr=float(average_precision_score(positive, scores)),
+        fpr95=float(false[np.argmax(true >= RECALL)]),
+    )

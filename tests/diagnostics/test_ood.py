@@ -1,0 +1,69 @@
+"""Detection of inputs from elsewhere."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from pyro_bnn.diagnostics.ood import detect, out_of_distribution
+from pyro_bnn.diagnostics.prediction import posterior_prediction
+
+
+def test_detection_equals_plain_loops() -> None:
+    rng = np.random.default_rng(0)
+    inside, outside = rng.normal(size=60), rng.normal(size=45) + 1
+    found = detect(inside, outside)
+    wins = [(o > i) + 0.5 * (o == i) for o in outside for i in inside]
+    assert found.auroc == pytest.approx(np.mean(wins))
+    # The threshold that flags 95 % of the others, 43 of 45.
+    threshold = np.sort(outside)[::-1][int(np.ceil(0.95 * 45)) - 1]
+    assert found.fpr95 == pytest.approx(np.mean(inside >= threshold))
+    precisions = [
+        np.sum(outside >= t) / (np.sum(outside >= t) + np.sum(inside >= t)) for t in outside
+    ]
+    assert found.aupr == pytest.approx(np.mean(precisions))
+
+
+def test_perfect_and_useless_scores() -> None:
+    perfect = detect(np.zeros(10), np.ones(10))
+    assert (perfect.auroc, perfect.aupr, perfect.fpr95) == (1, 1, 0)
+    useless = detect(np.zeros(10), np.zeros(10))
+    assert (useless.auroc, useless.aupr, useless.fpr95) == (0.5, 0.5, 1)
+
+
+def test_splits_and_scores_of_a_trace(any_trace: xr.DataTree) -> None:
+    prediction = posterior_prediction(any_trace)
+    assert prediction is not None
+    found = out_of_distribution(any_trace, prediction)
+    assert list(found) == ["noise", "letters"]
+    scores = set(found["noise"].detection)
+    if prediction.is_classification:
+        assert scores == {"max_softmax", "entropy", "mutual_information"}
+        assert found["noise"].detection["mutual_information"].auroc > 0.9
+    else:
+        assert scores == {"spread"}
+        assert found["noise"].detection["spread"].auroc == 1
+    assert len(found["noise"].outside[min(scores)]) == 20
+
+
+def test_without_names_there_is_one_split(trace: xr.DataTree) -> None:
+    unnamed = trace.copy()
+    group = trace["predictions_ood"].to_dataset()
+    del group.attrs["splits"]
+    unnamed["predictions_ood"] = xr.DataTree(group)
+    found = out_of_distribution(unnamed, posterior_prediction(unnamed))
+    assert list(found) == ["ood"]
+    assert out_of_distribution(unnamed, None) == {}
+    assert out_of_distribution(xr.DataTree(), posterior_prediction(trace)) == {}
+
+
+def test_one_input_from_elsewhere_is_enough(trace: xr.DataTree) -> None:
+    small = trace.copy()
+    group = trace["predictions_ood"].to_dataset().isel(test=slice(0, 1))
+    group.attrs["splits"] = json.dumps({"one": 1})
+    small["predictions_ood"] = xr.DataTree(group)
+    found = out_of_distribution(small, posterior_prediction(small))
+    assert np.isfinite(found["one"].detection["entropy"].auroc)
