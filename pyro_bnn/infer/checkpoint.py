@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
@@ -33,6 +33,10 @@ class Progress:
         Gradients computed so far, for each chain.
     divergences : int
         Divergent transitions after warm-up, of all chains.
+    stuck : int
+        Steps in a row, up to the last one, in which every chain diverged.
+    dead : list of int
+        Chains whose state is no longer finite.
     seconds_warmup, seconds_sampling : float
         Time spent.
     """
@@ -42,6 +46,8 @@ class Progress:
     segments: int = 0
     gradients: int = 0
     divergences: int = 0
+    stuck: int = 0
+    dead: list[int] = field(default_factory=list)
     seconds_warmup: float = 0.0
     seconds_sampling: float = 0.0
 

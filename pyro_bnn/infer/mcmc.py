@@ -17,15 +17,20 @@ from pyro_bnn.errors import UserError
 from pyro_bnn.infer.adaptation.adaptation import Adaptation
 from pyro_bnn.infer.allocator import keep_freed_memory
 from pyro_bnn.infer.checkpoint import Checkpoint, Progress, Snapshot
+from pyro_bnn.infer.dead_chains import DeadChains
 from pyro_bnn.infer.draws import DrawBlock
 from pyro_bnn.infer.interrupt import FinishStepFirst
 from pyro_bnn.infer.kernels.hamiltonian import Info
 from pyro_bnn.infer.kernels.kernel import Kernel
+from pyro_bnn.infer.memory import refuse_too_many_chains, telling_memory
 from pyro_bnn.infer.meter import Meter
 from pyro_bnn.logdensity import LogDensity
 from pyro_bnn.trace import open_trace, site_dataset
 
 __all__ = ["MCMC"]
+
+_HOPELESS = 25
+"""Steps in a row in which every chain diverges, after which a run is given up."""
 
 
 class MCMC:
@@ -75,6 +80,9 @@ class MCMC:
         kernel's step.
     move_every : int
         Steps of the kernel between two moves.
+
+    A chain whose state becomes NaN or infinite is dead: ``progress.dead`` names it, it stays where
+    it was last finite, its draws count as divergences, and warm-up learns from the others only.
 
     Raises
     ------
@@ -146,42 +154,16 @@ class MCMC:
         Raises
         ------
         UserError
-            If the model cannot be sampled, in which case the sentence names the site; or if the
-            run directory holds a run that is not to be resumed, or another one.
+            If the model cannot be sampled, in which case the sentence names the site; if the
+            run directory holds a run that is not to be resumed, or another one; if every chain
+            is dead, or diverges for many steps in a row, in which case the last good state is
+            saved; or if the chains do not fit into memory.
         """
         density = self.kernel.density(*args, **kwargs)
         self._refuse_unknown_sites(density)
-        if density.device.type == "cpu":
-            keep_freed_memory()
-        warmup = self.kernel.warmup(self.warmup_steps)
-        generator = torch.Generator(density.device)
-        # What an earlier run left here is either on disk already or given up.
-        self._block.clear()
-        if self._checkpoint is not None and self._checkpoint.exists():
-            if not resume:
-                raise UserError(
-                    f"MCMC: {self._checkpoint.directory} already holds a run: go on with it by "
-                    "run(..., resume=True), or choose another run_dir"
-                )
-            snapshot = self._checkpoint.load(self.kernel.state_type, warmup, density.device)
-            expected = (self.num_chains, density.dim)
-            if snapshot.state.position.shape != expected:
-                raise UserError(
-                    f"MCMC: the run in {self._checkpoint.directory} has "
-                    f"{tuple(snapshot.state.position.shape)} chains and dimensions, not "
-                    f"{expected}: resume it unchanged, or choose another run_dir"
-                )
-            generator.set_state(snapshot.generator)
-            state, self.progress = snapshot.state, snapshot.progress
-        else:
-            self.progress = Progress()
-            state = self._start(density, warmup, generator)
-        with (
-            Meter(self.warmup_steps, self.num_samples, quiet=self._quiet) as meter,
-            FinishStepFirst() as interrupt,
-        ):
-            run = _Run(density, warmup, generator, meter, interrupt)
-            self._draw(self._warm_up(state, run), run)
+        refuse_too_many_chains(density, self.num_chains, self._block.capacity)
+        with telling_memory(density, self.num_chains, self._block.capacity):
+            self._run(density, resume=resume)
 
     def get_samples(
         self, num_samples: int | None = None, group_by_chain: bool = False
@@ -243,6 +225,40 @@ class MCMC:
 
     # The run
 
+    def _run(self, density: LogDensity, *, resume: bool) -> None:
+        if density.device.type == "cpu":
+            keep_freed_memory()
+        warmup = self.kernel.warmup(self.warmup_steps)
+        generator = torch.Generator(density.device)
+        # What an earlier run left here is either on disk already or given up.
+        self._block.clear()
+        if self._checkpoint is not None and self._checkpoint.exists():
+            if not resume:
+                raise UserError(
+                    f"MCMC: {self._checkpoint.directory} already holds a run: go on with it by "
+                    "run(..., resume=True), or choose another run_dir"
+                )
+            snapshot = self._checkpoint.load(self.kernel.state_type, warmup, density.device)
+            expected = (self.num_chains, density.dim)
+            if snapshot.state.position.shape != expected:
+                raise UserError(
+                    f"MCMC: the run in {self._checkpoint.directory} has "
+                    f"{tuple(snapshot.state.position.shape)} chains and dimensions, not "
+                    f"{expected}: resume it unchanged, or choose another run_dir"
+                )
+            generator.set_state(snapshot.generator)
+            state, self.progress = snapshot.state, snapshot.progress
+        else:
+            self.progress = Progress()
+            state = self._start(density, warmup, generator)
+        with (
+            Meter(self.warmup_steps, self.num_samples, quiet=self._quiet) as meter,
+            FinishStepFirst() as interrupt,
+        ):
+            dead = DeadChains(self.progress.dead)
+            run = _Run(density, warmup, generator, meter, interrupt, dead)
+            self._draw(self._warm_up(state, run), run)
+
     def _start(self, density: LogDensity, warmup: Adaptation, generator: torch.Generator) -> Any:
         seed = int(torch.randint(2**31, ())) if self.seed is None else self.seed
         generator.manual_seed(seed)
@@ -259,7 +275,9 @@ class MCMC:
         before, started = progress.seconds_warmup, time.perf_counter()
         while progress.warmup < self.warmup_steps:
             state, info = self._step(state, run, progress.warmup + 1)
-            state = run.warmup.update(state, info, run.density, run.generator)
+            seen, learnt = run.dead.hide(state, info)
+            updated = run.warmup.update(seen, learnt, run.density, run.generator)
+            state = run.dead.keep(state, updated)
             progress.warmup += 1
             progress.seconds_warmup = before + time.perf_counter() - started
             self._after(state, info, run, "Warmup", progress.warmup)
@@ -286,13 +304,16 @@ class MCMC:
 
     def _step(self, state: Any, run: _Run, count: int) -> tuple[Any, Info]:
         """Step `count` of a phase: the kernel's step, and the move where it is due."""
-        state, info = self.kernel.step(state, run.density, run.generator)
+        after, info = self.kernel.step(state, run.density, run.generator)
+        after, info = run.dead.bury(state, after, info)
+        self._refuse_hopeless(after, info, run, count)
+        state = after
         if self._move is None or count % self._move_every:
             return state, info
         position = self._move(state.position, run.generator)
-        state = self.kernel.moved(state, position, run.density)
+        state = run.dead.keep(state, self.kernel.moved(state, position, run.density))
         stats = {**info.stats, "lp": -state.potential}
-        return state, Info(stats, info.gradients + 1)
+        return state, info._replace(stats=stats, gradients=info.gradients + 1)
 
     def _after(self, state: Any, info: Info, run: _Run, stage: str, count: int) -> None:
         self.progress.gradients += info.gradients
@@ -311,6 +332,24 @@ class MCMC:
             self._checkpoint.save(snapshot, run.warmup)
         if run.interrupt.requested:
             raise KeyboardInterrupt
+
+    def _refuse_hopeless(self, state: Any, info: Info, run: _Run, count: int) -> None:
+        """Give up a run of which no chain gets on; save what there is."""
+        progress = self.progress
+        everywhere = bool(info.stats["diverging"].all())
+        progress.stuck = progress.stuck + 1 if everywhere else 0
+        dead = len(progress.dead) == self.num_chains
+        if not dead and progress.stuck < _HOPELESS:
+            return
+        self._save(state, run)
+        phase = "draw" if progress.warmup == self.warmup_steps else "warm-up step"
+        what = "has become NaN or infinite" if dead else f"has diverged {_HOPELESS} times in a row"
+        where = "" if self._checkpoint is None else f" is saved in {self._checkpoint.directory} and"
+        raise UserError(
+            f"MCMC: every chain {what} at {phase} {count}, with step size "
+            f"{float(state.step_size.median()):.3g}; the last good state{where} holds "
+            f"{progress.draws} draws: start anew with a smaller step_size or another schedule"
+        )
 
     # Small checks and readings
 
@@ -356,3 +395,4 @@ class _Run(NamedTuple):
     generator: torch.Generator
     meter: Meter
     interrupt: FinishStepFirst
+    dead: DeadChains

@@ -57,10 +57,11 @@ class Meter:
         if phase != self._phase:
             self._task = self._bar.add_task(phase, total=self._totals[phase], status="")
             self._phase = phase
+        dead = f" dead {len(progress.dead)}" if progress.dead else ""
         self._bar.update(
             self._task,
             completed=progress.draws if phase == "sample" else progress.warmup,
-            status=f"acc {acceptance:.2f} step {step_size:.1e} div {progress.divergences}",
+            status=f"acc {acceptance:.2f} step {step_size:.1e} div {progress.divergences}{dead}",
         )
 
     @property

@@ -220,6 +220,11 @@ def _run(
         f"sampled    {seconds:.0f} s, {progress.gradients * settings.chains:,} gradients, "
         f"{progress.divergences} divergences, path: {density.gradient_path}"
     )
+    if progress.dead:
+        console.print(
+            f"dead       {len(progress.dead)} of {settings.chains} chains became NaN or infinite "
+            f"and are left out: {', '.join(map(str, sorted(progress.dead)))}"
+        )
     record(mcmc, density, data, recipe, run, script.path)
     if group is not None:
         quotient(group, density, run.trace_file)

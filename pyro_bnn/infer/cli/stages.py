@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,6 +90,7 @@ def record(
         "seconds_sampling": mcmc.progress.seconds_sampling,
         "seconds_point_estimate": seconds_point,
         "gradients": mcmc.progress.gradients * recipe.run.chains,
+        "dead_chains": sorted(mcmc.progress.dead),
     }
     truth = xr.Dataset({"y": _labelled(data.test.y, "test")})
     extra = {
@@ -113,14 +115,37 @@ def quotient(group: SymmetryGroup, density: LogDensity, trace: Path) -> None:
 def judge(
     trace_file: Path, summary_file: Path, report_file: Path | None
 ) -> dict[str, float | int | str]:
-    """Write the summary, and the report if it is wanted; return the summary."""
-    with open_trace(trace_file) as trace:
+    """Write the summary, and the report if it is wanted; return the summary.
+
+    Chains that the run calls dead are left out of both.
+    """
+    with open_trace(trace_file) as whole:
+        trace = _alive(whole)
         found = diagnose(trace)
         summary = dict(summarize(trace, found))
         write_summary(summary_file, summary)
         if report_file is not None:
             write_report(trace, report_file, found)
     return summary
+
+
+def _alive(trace: xr.DataTree) -> xr.DataTree:
+    """Return the trace without its dead chains, which the root attribute ``dead_chains`` names."""
+    dead = json.loads(str(trace.attrs.get("dead_chains", "[]")))
+    if not dead:
+        return trace
+
+    def keep(group: xr.Dataset) -> xr.Dataset:
+        if "chain" not in group.dims:
+            return group
+        chains = [chain for chain in range(group.sizes["chain"]) if chain not in dead]
+        return group.isel(chain=chains)
+
+    alive = xr.DataTree.from_dict(
+        {node.path: keep(node.to_dataset(inherit=False)) for node in trace.subtree}
+    )
+    alive.attrs = dict(trace.attrs)
+    return alive
 
 
 def _predicted(
