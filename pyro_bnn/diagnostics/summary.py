@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,22 @@ _SCORES = {
     "nll": "mean negative log predictive density, nats an input",
     "brier": "squared error of the class probabilities, summed over classes (classification)",
     "ece": "expected calibration error, 15 bins of confidence (classification)",
+    "ace": "adaptive calibration error, 15 bins of equally many inputs (classification)",
+    "aurc": "area under the curve of error against coverage, the least sure left out first"
+    " (classification)",
     "rmse": "root mean squared error of the predictive mean (continuous)",
+    "crps": "continuous ranked probability score of a normal likelihood, units of y (continuous)",
     "coverage50": "share of observations in the central 50 % predictive interval (continuous)",
     "coverage90": "share of observations in the central 90 % predictive interval (continuous)",
     "pit_distance": "largest distance of the PIT's distribution from uniform (continuous)",
+}
+_OF_DRAWS = {
+    "mutual_information": "mean mutual information of label and weights, nats (classification)",
+}
+_DETECTION = {
+    "auroc": "area under the receiver operating characteristic",
+    "aupr": "average precision, inputs from elsewhere counted as positive",
+    "fpr95": "share of test inputs flagged where 95 % of the others are",
 }
 _SPACES = {
     "weight": "weights as sampled",
@@ -42,6 +54,9 @@ SUMMARY_KEYS: dict[str, str] = {
     "test.inputs": "inputs of the test split",
     **{f"test.{key}": f"posterior mean: {text}" for key, text in _SCORES.items()},
     **{f"point.{key}": f"point estimate: {text}" for key, text in _SCORES.items()},
+    **{f"test.{key}": f"posterior: {text}" for key, text in _OF_DRAWS.items()},
+    **{f"ood.{key}": f"detection by entropy or spread: {text}" for key, text in _DETECTION.items()},
+    "ood.mutual_information": "mean mutual information on inputs from elsewhere (classification)",
     **{
         f"{statistic}.{space}.{which}": f"{which} {words} over scalars of: {text}"
         for space, text in _SPACES.items()
@@ -169,6 +184,18 @@ def _predictions(found: Diagnosis) -> dict[str, Value]:
         for array in (prediction.log_predictive, prediction.mean):
             if array is not None:
                 values["test.inputs"] = len(array)
+    if found.ood:
+        # Entropy for classes, spread for numbers; the mean over splits.
+        for key in _DETECTION:
+            values[f"ood.{key}"] = _mean(
+                getattr(one.detection.get("entropy") or one.detection["spread"], key)
+                for one in found.ood.values()
+                if one.detection
+            )
+        known = [one.outside.get("mutual_information") for one in found.ood.values()]
+        information = [one for one in known if one is not None]
+        if information:
+            values["ood.mutual_information"] = float(np.mean(np.concatenate(information)))
     if found.posterior is not None:
         values["nan.predictions"] = found.posterior.left_out
     return values
@@ -232,6 +259,11 @@ def _cost(found: Diagnosis) -> dict[str, Value]:
         if sampler.gradients > 0:
             values["ess.function.per_kilogradient"] = 1000 * ess / sampler.gradients
     return values
+
+
+def _mean(numbers: Iterable[float]) -> float:
+    listed = list(numbers)
+    return float(np.mean(listed)) if listed else math.nan
 
 
 def _over(reduce: Callable[[Any], Any], numbers: NDArray[np.float64]) -> float:

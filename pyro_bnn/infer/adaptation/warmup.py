@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from pyro_bnn.infer.adaptation.dual_averaging import DualAveraging
 from pyro_bnn.infer.adaptation.mass_matrix import PooledVariance
 from pyro_bnn.infer.adaptation.schedule import window_ends
-from pyro_bnn.infer.kernels.hamiltonian import (
-    Density,
-    Info,
-    State,
-    leapfrog,
-    metric_from_variance,
-)
+from pyro_bnn.infer.kernels.hamiltonian import Density, Info, leapfrog, metric_from_variance
 
-__all__ = ["Warmup", "reasonable_step_size"]
+__all__ = ["StepSizeSearch", "Warmup", "reasonable_step_size"]
+
+StepSizeSearch = Callable[[Any, Density, torch.Generator], Tensor]
+"""From a state to step sizes of the same shape."""
 
 
 class Warmup:
@@ -35,6 +35,8 @@ class Warmup:
         What to adapt.
     target_accept_prob : float
         Acceptance rate that the step size aims at; once it is shared, a mean over chains.
+    find_step_size : callable, optional
+        The search for a first step size; `reasonable_step_size` by default.
     """
 
     def __init__(
@@ -44,25 +46,25 @@ class Warmup:
         adapt_step_size: bool,
         adapt_mass_matrix: bool,
         target_accept_prob: float,
+        find_step_size: StepSizeSearch | None = None,
     ) -> None:
         self.num_steps = num_steps
         self.adapt_step_size = adapt_step_size
         self.adapt_mass_matrix = adapt_mass_matrix
         self.target = target_accept_prob
+        self.find_step_size = find_step_size or reasonable_step_size
         self.start, self.ends = window_ends(num_steps)
         self.averaging: DualAveraging | None = None
         self.variance: PooledVariance | None = None
         self.count = 0
 
-    def begin(self, state: State, density: Density, generator: torch.Generator) -> State:
+    def begin(self, state: Any, density: Density, generator: torch.Generator) -> Any:
         """Find first step sizes, one a chain, and start the averages."""
         self.variance = self._fresh(state)
         state = state._replace(step_size=state.step_size.expand(len(state.position)))
         return self._restart(state, density, generator)
 
-    def update(
-        self, state: State, info: Info, density: Density, generator: torch.Generator
-    ) -> State:
+    def update(self, state: Any, info: Info, density: Density, generator: torch.Generator) -> Any:
         """Learn from one step of all chains; return the state to go on from."""
         self.count += 1
         state = self._adapt_step_size(state, info)
@@ -103,36 +105,43 @@ class Warmup:
                 saved["warmup.mean"], saved["warmup.squares"], saved["warmup.draws"]
             )
 
-    def _fresh(self, state: State) -> PooledVariance:
+    def _averaging(self, step_size: Tensor) -> DualAveraging:
+        return DualAveraging.start(step_size)
+
+    def _pool(self, acceptance: Tensor) -> Tensor:
+        """One acceptance rate of all chains."""
+        return acceptance.nanmean()
+
+    def _fresh(self, state: Any) -> PooledVariance:
         return PooledVariance.like(state.position, dense=state.metric.inverse.ndim == 2)
 
-    def _adapt_step_size(self, state: State, info: Info) -> State:
+    def _adapt_step_size(self, state: Any, info: Info) -> Any:
         if self.averaging is None:
             return state
         acceptance = info.stats["acceptance_rate"]
         if state.step_size.ndim == 0:
-            acceptance = acceptance.nanmean()
+            acceptance = self._pool(acceptance)
         self.averaging = self.averaging.update(acceptance, self.target)
         return state._replace(step_size=self.averaging.log_step.exp())
 
-    def _share_step_size(self, state: State) -> State:
+    def _share_step_size(self, state: Any) -> Any:
         """Go on with the median over chains."""
         state = state._replace(step_size=state.step_size.nanmedian())
         if self.averaging is not None:
             shared = self.averaging.log_averaged.exp().nanmedian()
             state = state._replace(step_size=shared)
-            self.averaging = DualAveraging.start(shared)
+            self.averaging = self._averaging(shared)
         return state
 
-    def _restart(self, state: State, density: Density, generator: torch.Generator) -> State:
+    def _restart(self, state: Any, density: Density, generator: torch.Generator) -> Any:
         if not self.adapt_step_size:
             return state
-        step_size = reasonable_step_size(state, density, generator)
-        self.averaging = DualAveraging.start(step_size)
+        step_size = self.find_step_size(state, density, generator)
+        self.averaging = self._averaging(step_size)
         return state._replace(step_size=step_size)
 
 
-def reasonable_step_size(state: State, density: Density, generator: torch.Generator) -> Tensor:
+def reasonable_step_size(state: Any, density: Density, generator: torch.Generator) -> Tensor:
     """Double or halve step sizes until one leapfrog step is accepted 80 % of the time.
 
     The heuristic of Hoffman & Gelman 2014, algorithm 4, with Stan's threshold of 0.8.
@@ -144,7 +153,7 @@ def reasonable_step_size(state: State, density: Density, generator: torch.Genera
     """
     momentum = state.metric.draw_momentum(state.position, generator)
     start = state.potential + state.metric.kinetic_energy(momentum)
-    step_size = state.step_size
+    step_size: Tensor = state.step_size
     direction = torch.zeros_like(step_size)
     settled = torch.zeros_like(step_size, dtype=torch.bool)
     for _ in range(60):
