@@ -41,7 +41,8 @@ def draw_low_rank(
     dim, rank = mean.shape[1], factor.shape[1]
     noise = normal(sources, (count, dim + rank), mean)
     along, across = noise.split([dim, rank], dim=2)
-    return mean[:, None] + deviation[:, None] * along + across @ factor
+    position: Tensor = mean[:, None] + deviation[:, None] * along + across @ factor
+    return position
 
 
 def log_prob_low_rank(mean: Tensor, variance: Tensor, factor: Tensor, position: Tensor) -> Tensor:
