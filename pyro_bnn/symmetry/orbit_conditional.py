@@ -30,12 +30,12 @@ def draw(count: Tensor, masses: Masses, generator: torch.Generator | None) -> Te
     Returns
     -------
     Tensor
-        ``(batch, size)``; zero where the density is improper.
+        ``(batch, size)``; zero where the density is improper, or a mass is not finite.
     """
     shape = count.shape
     flat = {e: m.reshape(-1) for e, m in masses.items()}
     slope = count.reshape(-1)
-    proper = torch.stack([m > 0 for m in flat.values()]).all(0)
+    proper = torch.stack([(m > 0) & m.isfinite() for m in flat.values()]).all(0)
     only_up = all(e > 0 for e in flat) & bool((slope <= 0).any())
     only_down = all(e < 0 for e in flat) & bool((slope >= 0).any())
     if only_up or only_down:
