@@ -18,6 +18,7 @@ from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
 from pyro_bnn.errors import UserError
+from pyro_bnn.gradient import trace_gradient
 from pyro_bnn.graph import trace_graph
 from pyro_bnn.handlers import (
     Node,
@@ -28,7 +29,6 @@ from pyro_bnn.handlers import (
     sum_log_likelihood,
     without_validation,
 )
-from pyro_bnn.products import lay_out_products
 
 __all__ = ["LogDensity", "Site"]
 
@@ -109,6 +109,7 @@ class LogDensity:
         self.gradient_path = "not yet traced"
         self.likelihood_temperature = 1.0
         self.posterior_temperature = 1.0
+        self._compiled = False
         self._graphs: dict[tuple[Any, ...], Callable[..., tuple[Tensor, Tensor]]] = {}
 
         self._subsample_plates: set[str] = set()
@@ -475,26 +476,8 @@ class LogDensity:
                 gradient, value = plain(*tensors)
             return value, gradient
 
-        try:
-            graph = trace_graph(swapped, *(tensor.detach().clone() for tensor in inputs))
-            lay_out_products(graph)
-            # Somewhere else than where it was traced, so that a branch that was burnt in shows.
-            elsewhere = (0.5 * position.detach() + 0.1, *inputs[1:])
-            with torch.no_grad():
-                expected, found = swapped(*elsewhere)[0], graph(*elsewhere)[0]
-            if not torch.allclose(expected, found, rtol=1e-4, equal_nan=True):
-                raise RuntimeError("the traced graph differs from the model")
-        except Exception as error:
-            self.gradient_path = f"vmap, untraced ({str(error).strip().splitlines()[0][:120]})"
-            return swapped
-        self.gradient_path = "ATen graph, eager"
-
-        def run(*tensors: Tensor) -> tuple[Tensor, Tensor]:
-            with torch.no_grad():
-                value, gradient = graph(*tensors)
-            return value, gradient
-
-        return run
+        gradient, self.gradient_path = trace_gradient(swapped, *inputs, compiled=self._compiled)
+        return gradient
 
     def _check_batchable(self) -> None:
         position = torch.full((2, self.dim), 0.1, dtype=self.dtype, device=self.device)

@@ -17,7 +17,7 @@ from pyro.nn import PyroModule, PyroSample
 from pyro.ops.integrator import potential_grad
 from torch import nn
 
-import pyro_bnn.logdensity
+import pyro_bnn.gradient
 from pyro_bnn import LogDensity, UserError, lift
 from pyro_bnn.nn import Laplace, Normal, StudentT, categorical, gaussian
 
@@ -360,7 +360,7 @@ def test_untraced_path_gives_the_same_numbers(build, monkeypatch):
     def refuse(*arguments, **keywords):
         raise RuntimeError("no tracing today\nsecond line")
 
-    monkeypatch.setattr(pyro_bnn.logdensity, "trace_graph", refuse)
+    monkeypatch.setattr(pyro_bnn.gradient, "trace_graph", refuse)
     plain = LogDensity(model, *args)
     untraced = plain.value_and_grad(position), plain.value_and_grad(position, rows)
     assert plain.gradient_path == "vmap, untraced (no tracing today)"

@@ -6,7 +6,7 @@ import torch
 from torch.func import grad_and_value, vmap
 
 from pyro_bnn.graph import trace_graph
-from pyro_bnn.products import lay_out_products
+from pyro_bnn.passes.products import lay_out_products
 
 ROWS, INPUTS, UNITS, CLASSES, CHAINS = 50, 6, 4, 3, 5
 

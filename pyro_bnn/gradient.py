@@ -1,0 +1,107 @@
+"""Traced gradients: a function of many chains as a graph, rewritten, checked, perhaps compiled."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule
+
+from pyro_bnn.graph import trace_graph
+from pyro_bnn.passes.pipeline import optimise, prepare_for_compiler
+
+__all__ = ["trace_gradient"]
+
+Gradient = Callable[..., tuple[Tensor, Tensor]]
+
+
+def trace_gradient(
+    function: Gradient, *inputs: Tensor, compiled: bool = False
+) -> tuple[Gradient, str]:
+    """Trace a batched value and gradient into the fastest form that computes the same.
+
+    Each form is compared with the function itself before it is used. Where one fails, the next
+    simpler one is taken: compiled, rewritten, as traced, and at last the function as it is.
+
+    Parameters
+    ----------
+    function : callable
+        Maps a position ``(chain, dim)`` and further tensors to values ``(chain,)`` and gradients
+        ``(chain, dim)``.
+    *inputs : Tensor
+        Example inputs; other calls have their shapes and dtypes.
+    compiled : bool, default False
+        Whether to have the graph compiled.
+
+    Returns
+    -------
+    function : callable
+        The same function.
+    path : str
+        Which form it takes, and why not a faster one.
+    """
+    # Somewhere else than where it was traced, so that a branch that was burnt in shows.
+    elsewhere = (0.5 * inputs[0].detach() + 0.1, *inputs[1:])
+    try:
+        plain = trace_graph(function, *(tensor.detach().clone() for tensor in inputs))
+        expected = function(*elsewhere)
+        _check(plain, elsewhere, expected)
+    except Exception as error:
+        return function, f"vmap, untraced ({_first_line(error)})"
+    device = inputs[0].device
+    why = ""
+    if compiled:
+        try:
+            graph = _copy(plain)
+            prepare_for_compiler(graph, device)
+            return _compile(graph, elsewhere, expected), "ATen graph, compiled"
+        except Exception as error:
+            why = f"; not compiled ({_first_line(error)})"
+    try:
+        graph = _copy(plain)
+        optimise(graph, device)
+        _check(graph, elsewhere, expected)
+    except Exception as error:
+        return _without_autograd(plain), f"ATen graph, eager, as traced ({_first_line(error)}){why}"
+    return _without_autograd(graph), f"ATen graph, eager{why}"
+
+
+def _compile(graph: GraphModule, inputs: tuple[Tensor, ...], expected: tuple[Tensor, Tensor]) -> Gradient:
+    from torch._inductor import compile as compile_graph
+
+    with torch.no_grad():
+        function = compile_graph(graph, list(inputs))
+    run = _without_autograd(function)
+    _check(run, inputs, expected)
+    return run
+
+
+def _copy(module: GraphModule) -> GraphModule:
+    """Copy a graph; its constants are shared."""
+    return GraphModule(module, copy.deepcopy(module.graph))
+
+
+def _without_autograd(function: Callable[..., tuple[Tensor, Tensor]]) -> Gradient:
+    def run(*tensors: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            value, gradient = function(*tensors)
+        return value, gradient
+
+    return run
+
+
+def _check(function: Gradient, inputs: tuple[Tensor, ...], expected: tuple[Tensor, Tensor]) -> None:
+    """Refuse a form whose values or gradients are not those of the function."""
+    with torch.no_grad():
+        found = function(*inputs)
+    for one, other in zip(found, expected, strict=True):
+        size = float(other.nan_to_num(0.0, 0.0, 0.0).abs().max()) if other.numel() else 0.0
+        if not torch.allclose(one, other, rtol=1e-4, atol=1e-4 * size, equal_nan=True):
+            raise RuntimeError("the traced graph differs from the model")
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:120]

@@ -1,0 +1,123 @@
+"""What the passes share: new nodes that know their shapes, and what may alias what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Graph, GraphModule, Node
+from torch.utils import _pytree as pytree
+
+__all__ = [
+    "SAME_ORDER",
+    "attribute",
+    "call",
+    "constant",
+    "finish",
+    "meta",
+    "renew_shapes",
+    "replace",
+    "shape",
+    "through_views",
+    "writes",
+]
+
+_aten = torch.ops.aten
+
+# Views that keep the row-major order of their elements.
+SAME_ORDER = {
+    _aten.view.default,
+    _aten._unsafe_view.default,
+    _aten.reshape.default,
+    _aten.squeeze.dims,
+    _aten.squeeze.dim,
+    _aten.unsqueeze.default,
+}
+
+
+def meta(node: Node) -> Tensor:
+    """Return a tensor without data that has the shape, strides and dtype of a node."""
+    value = node.meta["val"]
+    return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
+
+
+def shape(node: Node) -> tuple[int, ...]:
+    """Shape of what a node computes; empty where it is not a tensor."""
+    value = node.meta.get("val")
+    return tuple(value.shape) if isinstance(value, Tensor) else ()
+
+
+def call(graph: Graph, target: Callable[..., Any], *args: Any, **kwargs: Any) -> Node:
+    """Insert a call at the graph's insertion point, with the shape of its result."""
+    node = graph.call_function(target, args, kwargs)
+    node.meta["val"] = _result(target, args, kwargs)
+    return node
+
+
+def attribute(module: GraphModule, node: Node) -> Tensor | None:
+    """Return the tensor that a node reads from the module, None where it is no constant."""
+    value = getattr(module, str(node.target)) if node.op == "get_attr" else None
+    return value if isinstance(value, Tensor) else None
+
+
+def constant(module: GraphModule, value: Tensor) -> Node:
+    """Insert a constant at the graph's insertion point."""
+    number = sum(1 for _ in module.named_buffers())
+    while hasattr(module, name := f"_constant_{number}"):
+        number += 1
+    module.register_buffer(name, value, persistent=False)
+    node = module.graph.get_attr(name)
+    node.meta["val"] = value
+    return node
+
+
+def replace(old: Node, new: Node) -> None:
+    """Let `new` stand wherever `old` was used."""
+    old.replace_all_uses_with(new, delete_user_cb=lambda user: user is not new)
+
+
+def through_views(node: Node) -> Node:
+    """Follow views that keep the order of the elements back to what they view."""
+    while node.target in SAME_ORDER:
+        source = node.args[0]
+        assert isinstance(source, Node)
+        node = source
+    return node
+
+
+def renew_shapes(module: GraphModule) -> None:
+    """Recompute what the nodes know of their strides, after a pass that changed a layout."""
+    for node in module.graph.nodes:
+        sources = node.all_input_nodes
+        if node.op == "call_function" and sources and _are_tensors([node, *sources]):
+            node.meta["val"] = _result(node.target, node.args, node.kwargs)
+
+
+def _are_tensors(nodes: Iterable[Node]) -> bool:
+    return all(isinstance(node.meta.get("val"), Tensor) for node in nodes)
+
+
+def _result(target: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """Call an operator on tensors without data, for the shape of its result."""
+    arguments, keywords = pytree.tree_map(
+        lambda leaf: meta(leaf) if isinstance(leaf, Node) else leaf,
+        (args, kwargs),
+        is_leaf=lambda leaf: isinstance(leaf, Node),
+    )
+    return target(*arguments, **keywords)
+
+
+def writes(nodes: Iterable[Node]) -> bool:
+    """Whether any of the nodes writes into one of its arguments."""
+    return any(
+        getattr(getattr(node.target, "_schema", None), "is_mutable", False) for node in nodes
+    )
+
+
+def finish(module: GraphModule) -> None:
+    """Drop what is not used any more and compile the graph's Python anew."""
+    module.graph.eliminate_dead_code()
+    module.graph.lint()
+    module.recompile()
