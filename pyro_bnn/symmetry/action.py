@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def act(element: GroupElement, site: str, value: Tensor) -> Tensor:
-    """Multiply by signs and scales, then permute.
+    """Multiply by frames, signs and scales, then permute.
 
     Parameters
     ----------
@@ -26,7 +26,9 @@ def act(element: GroupElement, site: str, value: Tensor) -> Tensor:
     value : Tensor
         ``(batch, *shape)``.
     """
-    value = _multiplied(element, site, value)
+    from pyro_bnn.symmetry.frames import multiply
+
+    value = _multiplied(element, site, multiply(element, site, value))
     group = element.group
     axes = group.layout[site]
     names = [[p.spaces for p in places(axis)] for axis in axes]

@@ -212,8 +212,8 @@ class Analysis:
                 others = [axis for k, axis in enumerate(block.axes) if k not in frozen]
                 same = first.setdefault(tuple(axis.path for axis in others), block)
                 for system in systems:
-                    for axis in frozen:
-                        for slot in block.axes[axis].slots:
+                    for k in frozen:
+                        for slot in block.axes[k].slots:
                             system.add({block.per_unit(slot): 1})
                     if same is block:
                         continue

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from pyro_bnn.symmetry.computation import Computation
 from pyro_bnn.symmetry.element import GroupElement
 from pyro_bnn.symmetry.group import SymmetryGroup
+from pyro_bnn.symmetry.translation import part, spread
 
 TOLERANCE = 1e-10
 PRIOR_TOLERANCE = 1e-4
@@ -24,6 +25,7 @@ def certify(group: SymmetryGroup, read: Computation) -> SymmetryGroup:
 
     All generators are tried together at generic weights (two points, one for networks of many
     weights); only if the output moves are they halved until those at fault stand alone.
+    Translations come first: they are conjectures, and those that fail are dropped in silence.
 
     Parameters
     ----------
@@ -36,46 +38,65 @@ def certify(group: SymmetryGroup, read: Computation) -> SymmetryGroup:
     SymmetryGroup
         With `certificate` and `rejected` filled in.
     """
-    generator = torch.Generator().manual_seed(1)
-    tests = []
-    for _ in range(1 if _entries(read) > MANY_WEIGHTS else 2):
-        weights = read.generic_point(generator)
-        tests.append((weights, read(weights), group.sample(generator)))
-    worst = 0.0
+    trial = _Trial(read, group)
+    moved = trial.failing(list(group.translations))
+    kept = _settled(without(group, moved))
+    trial.renew(kept)
+    names = [f"permutation of {name}" for name in kept.permutable]
+    rejected = trial.failing([*names, *kept.families, *kept.translations])
+    trial.renew(kept, frames=True)
+    rejected |= trial.failing(list(kept.frames))
+    kept = _settled(without(kept, rejected))
+    return replace(
+        kept, rejected=rejected, certificate=trial.worst, preserves_prior=_prior_kept(kept, read)
+    )
 
-    def error(names: Sequence[str]) -> float:
-        errors = []
-        for weights, before, element in tests:
-            moved = _only(element, names).apply({k: w[None] for k, w in weights.items()})
-            after = read({k: w[0] for k, w in moved.items()})
-            scale = before.abs().max().clamp_min(torch.finfo(torch.float64).tiny)
-            difference = float((after - before).abs().max() / scale)
-            errors.append(difference if difference == difference else float("inf"))
-        return max(errors)
 
-    def failing(names: Sequence[str]) -> dict[str, float]:
-        nonlocal worst
+class _Trial:
+    """Generic weights, the outputs there, and elements to try on them.
+
+    Attributes
+    ----------
+    worst : float
+        Largest relative error of what passed.
+    """
+
+    def __init__(self, read: Computation, group: SymmetryGroup) -> None:
+        self.read = read
+        self.worst = 0.0
+        self._generator = torch.Generator().manual_seed(1)
+        count = 1 if _entries(read) > MANY_WEIGHTS else 2
+        self._points = [read.generic_point(self._generator) for _ in range(count)]
+        self._before = [read(point) for point in self._points]
+        self.renew(group)
+
+    def renew(self, group: SymmetryGroup, frames: bool = False) -> None:
+        """Draw new elements, of the general linear groups or of all else."""
+        draw = group.sample_frames if frames else group.sample
+        self._elements = [draw(self._generator) for _ in self._points]
+
+    def failing(self, names: Sequence[str]) -> dict[str, float]:
+        """Return the generators that change the output, with their error."""
         if not names:
             return {}
-        found = error(names)
+        found = self._error(names)
         if found <= TOLERANCE:
-            worst = max(worst, found)
+            self.worst = max(self.worst, found)
             return {}
         if len(names) == 1:
             return {names[0]: found}
         half = len(names) // 2
-        return failing(names[:half]) | failing(names[half:])
+        return self.failing(names[:half]) | self.failing(names[half:])
 
-    names = [f"permutation of {name}" for name in group.permutable] + list(group.families)
-    rejected = failing(names)
-    kept = without(group, rejected)
-    return replace(
-        kept,
-        rejected=rejected,
-        certificate=worst,
-        preserves_prior=_prior_kept(kept, read),
-        shifts=_shifts(kept, read, *tests[0][:2]),
-    )
+    def _error(self, names: Sequence[str]) -> float:
+        errors = []
+        for point, before, element in zip(self._points, self._before, self._elements, strict=True):
+            moved = _only(element, names).apply({k: w[None] for k, w in point.items()})
+            after = self.read({k: w[0] for k, w in moved.items()})
+            scale = before.abs().max().clamp_min(torch.finfo(torch.float64).tiny)
+            difference = float((after - before).abs().max() / scale)
+            errors.append(difference if difference == difference else float("inf"))
+        return max(errors)
 
 
 def _prior_kept(group: SymmetryGroup, read: Computation) -> dict[str, bool]:
@@ -96,46 +117,50 @@ def _prior_kept(group: SymmetryGroup, read: Computation) -> dict[str, bool]:
     return result
 
 
-def _shifts(
-    group: SymmetryGroup, read: Computation, weights: Mapping[str, Tensor], before: Tensor
-) -> dict[str, int]:
-    """Find the sites that a shift common to all outputs leaves without effect.
-
-    A softmax does not see its logits' mean: the mean over the output axis of the last weights
-    is free.
-    """
-    found = {}
-    generator = torch.Generator().manual_seed(3)
-    for site, dims in group.dims.items():
-        for axis, name in enumerate(dims):
-            shape = list(group.shapes[site])
-            if not name.startswith("y") or site in (*group.unused, *group.statistics):
-                continue
-            shape[axis] = 1
-            shift = torch.randn(shape, generator=generator, dtype=torch.float64)
-            after = read({**weights, site: weights[site] + shift})
-            if float((after - before).abs().max() / before.abs().max()) <= TOLERANCE:
-                found[site] = axis
-    return found
-
-
 def _entries(read: Computation) -> int:
     return sum(math.prod(weight.shape) for weight in read.weights.values())
 
 
 def without(group: SymmetryGroup, names: Sequence[str] | dict[str, float]) -> SymmetryGroup:
     """Return the group without some generators."""
-    families = {name: f for name, f in group.families.items() if name not in names}
     spaces = {}
     for name, space in group.spaces.items():
         permutable = space.permutable and f"permutation of {name}" not in names
         spaces[name] = replace(space, permutable=permutable)
-    return replace(group, families=families, spaces=spaces)
+    return replace(
+        group,
+        spaces=spaces,
+        families={name: f for name, f in group.families.items() if name not in names},
+        translations={n: t for n, t in group.translations.items() if n not in names},
+        frames={name: f for name, f in group.frames.items() if name not in names},
+    )
+
+
+def _settled(group: SymmetryGroup) -> SymmetryGroup:
+    """Drop the shears that no generator needs."""
+    null = {(t.site, t.block) for t in group.translations.values() if t.along < 0}
+    flipped = {(term.site, term.axis) for f in group.kind("sign").values() for term in f.terms}
+    needed = [
+        shear
+        for shear in group.shears
+        if (
+            (shear.source, shear.block) in null
+            if shear.source
+            else any(site == shear.weight and axis != shear.out for site, axis in flipped)
+        )
+    ]
+    return replace(group, shears=tuple(needed))
 
 
 def _only(element: GroupElement, names: Sequence[str]) -> GroupElement:
     """Return the part of an element that belongs to some generators."""
     chosen = set(names)
+    group = element.group
+    added: dict[str, Tensor] = {}
+    for name in chosen & set(group.translations):
+        site = group.translations[name].site
+        share = spread(group, name, part(group, name, element.added[site]))
+        added[site] = added[site] + share if site in added else share
     return replace(
         element,
         permutations={
@@ -143,4 +168,6 @@ def _only(element: GroupElement, names: Sequence[str]) -> GroupElement:
         },
         log_scales={n: u for n, u in element.log_scales.items() if n in chosen},
         signs={n: s for n, s in element.signs.items() if n in chosen},
+        added=added,
+        frames={n: m for n, m in element.frames.items() if n in chosen},
     )

@@ -9,8 +9,14 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from pyro_bnn.symmetry import frames as linear
+from pyro_bnn.symmetry import translation
 from pyro_bnn.symmetry.element import GroupElement
+from pyro_bnn.symmetry.frames import Frame
+from pyro_bnn.symmetry.shear import Shear
+from pyro_bnn.symmetry.translation import Translation
 
 
 @dataclass(frozen=True)
@@ -179,9 +185,13 @@ class SymmetryGroup:
         Largest relative error of the output under the accepted generators.
     preserves_prior : dict of str to bool
         For each generator, whether the prior density is invariant too (empty if unknown).
-    shifts : dict of str to int
-        Sites, and the axis of each, to which any vector may be added at all outputs alike: a
-        softmax does not see it.
+    translations : dict of str to Translation
+        Blocks of weights to which something may be added, in sheared coordinates.
+    shears : tuple of Shear
+        What some biases take up of other weights, in order: the coordinates in which signs,
+        scales, frames and permutations multiply and translations add.
+    frames : dict of str to Frame
+        General linear groups of spaces that are only contracted.
     """
 
     shapes: dict[str, tuple[int, ...]]
@@ -196,7 +206,25 @@ class SymmetryGroup:
     offsets: dict[str, float] = field(default_factory=dict)
     certificate: float = 0.0
     preserves_prior: dict[str, bool] = field(default_factory=dict)
-    shifts: dict[str, int] = field(default_factory=dict)
+    translations: dict[str, Translation] = field(default_factory=dict)
+    shears: tuple[Shear, ...] = ()
+    frames: dict[str, Frame] = field(default_factory=dict)
+
+    @property
+    def shifts(self) -> dict[str, int]:
+        """Sites, and the axis of each, to which any vector may be added at all outputs alike.
+
+        A softmax does not see it.
+        """
+        found = {}
+        for moved in self.translations.values():
+            for axis, dim in enumerate(self.dims[moved.site]):
+                whole = len(self.layout[moved.site][axis]) == 1
+                if moved.along >= 0 and whole and dim.startswith("y"):
+                    block = translation.joint_block(self, moved.site, moved.block)
+                    if block.spaces[moved.along] == self.layout[moved.site][axis][0].space:
+                        found[moved.site] = axis
+        return found
 
     @property
     def permutable(self) -> dict[str, Space]:
@@ -217,13 +245,23 @@ class SymmetryGroup:
 
     @property
     def scale_dim(self) -> int:
-        """Dimension of the continuous part."""
+        """Number of scales, the part of the continuous group that multiplies single units."""
         return sum(family.size for family in self.kind("scale").values())
+
+    @property
+    def frame_dim(self) -> int:
+        """Dimension that the general linear groups add to the scales."""
+        return sum(f.count * (f.size**2 - f.size) for f in self.frames.values())
+
+    @property
+    def shift_dim(self) -> int:
+        """Number of parameters of the translations."""
+        return sum(moved.size for moved in self.translations.values())
 
     @property
     def trivial(self) -> bool:
         """Whether no symmetry was found."""
-        return not self.permutable and not self.families
+        return not (self.permutable or self.families or self.translations)
 
     def identity(self, batch: int = 1) -> GroupElement:
         """Return the identity."""
@@ -232,7 +270,7 @@ class SymmetryGroup:
     def sample(
         self, generator: torch.Generator | None = None, batch: int = 1, spread: float = 0.5
     ) -> GroupElement:
-        """Draw elements: uniform permutations and signs, log scales normal.
+        """Draw elements: uniform permutations and signs, log scales and translations normal.
 
         Parameters
         ----------
@@ -240,7 +278,7 @@ class SymmetryGroup:
         batch : int
             Number of elements.
         spread : float
-            Standard deviation of the log scales.
+            Standard deviation of the log scales and of what is added.
         """
         permutations = {}
         for name, space in self.permutable.items():
@@ -257,7 +295,30 @@ class SymmetryGroup:
             name: 1 - 2 * torch.randint(2, (batch, f.size), generator=generator)
             for name, f in self.kind("sign").items()
         }
-        return GroupElement(self, permutations, log_scales, signs, batch)
+        added: dict[str, Tensor] = {}
+        for name, moved in self.translations.items():
+            noise = torch.randn(batch, moved.size, generator=generator, dtype=torch.float64)
+            share = translation.spread(self, name, spread * noise)
+            added[moved.site] = added[moved.site] + share if moved.site in added else share
+        return GroupElement(self, permutations, log_scales, signs, batch, added)
+
+    def sample_frames(
+        self, generator: torch.Generator | None = None, batch: int = 1, spread: float = 0.5
+    ) -> GroupElement:
+        """Draw elements of the general linear groups alone, near the identity.
+
+        The quotient settles only the scales, signs and permutations among them.
+
+        Parameters
+        ----------
+        generator : torch.Generator, optional
+        batch : int
+            Number of elements.
+        spread : float
+            Size of the logarithm of each matrix.
+        """
+        matrices = linear.sample(self, generator, batch, spread)
+        return GroupElement(self, {}, {}, {}, batch, {}, matrices)
 
     def to_json(self) -> str:
         """Return the group as JSON."""
@@ -273,6 +334,12 @@ class SymmetryGroup:
                 Term(**{**term, "block": tuple(term["block"])}) for term in family["terms"]
             )
             families[name] = Family(**{**family, "terms": terms})
+        frames = {}
+        for name, frame in raw["frames"].items():
+            terms = tuple(
+                Term(**{**term, "block": tuple(term["block"])}) for term in frame["terms"]
+            )
+            frames[name] = Frame(**{**frame, "terms": terms})
         spaces = {}
         for name, space in raw["spaces"].items():
             sites = [(site, axis) for site, axis in space["sites"]]
@@ -293,7 +360,14 @@ class SymmetryGroup:
             offsets=raw["offsets"],
             certificate=raw["certificate"],
             preserves_prior=raw["preserves_prior"],
-            shifts=raw["shifts"],
+            translations={
+                name: Translation(**{**moved, "block": tuple(moved["block"])})
+                for name, moved in raw["translations"].items()
+            },
+            shears=tuple(
+                Shear(**{**shear, "block": tuple(shear["block"])}) for shear in raw["shears"]
+            ),
+            frames=frames,
         )
 
     def __str__(self) -> str:
@@ -316,14 +390,41 @@ class SymmetryGroup:
             for row in rows:
                 cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
                 yield "  ".join([*cells, row[4]]).rstrip()
-        if self.shifts:
-            yield f"free up to a shift common to all outputs: {', '.join(self.shifts)}"
+        for moved in self.translations.values():
+            yield self._translation(moved)
+        flipped = [shear.target for shear in self.shears if not shear.source]
+        if flipped:
+            yield f"what the flip of a sigmoid leaves over is taken up by {', '.join(flipped)}"
+        for name, frame in self.frames.items():
+            where = ", ".join(dict.fromkeys(term.site for term in frame.terms))
+            yield (
+                f"{name}: {frame.count} of GL({frame.size}), {frame.count * frame.size**2} "
+                f"dimensions with its scales (likelihood only): {where}"
+            )
         if self.unused:
             yield f"not in the likelihood: {', '.join(self.unused)}"
         for name, count in self.unruled.items():
             yield f"no rule for {name} ({count} calls): what it touches is pinned"
         for name, error in self.rejected.items():
             yield f"dropped {name}: it changes the output by {error:.1e}"
+
+    def _translation(self, moved: Translation) -> str:
+        """Say in words what may be added to a site."""
+        block = translation.joint_block(self, moved.site, moved.block)
+        place = "" if math.prod(block.sizes) == math.prod(self.shapes[moved.site]) else "one block"
+        text = f"{moved.name}{f' ({place})' if place else ''}: "
+        if moved.along < 0:
+            text += f"anything may be added ({moved.size} dimensions, likelihood only)"
+            takers = [
+                shear.target
+                for shear in self.shears
+                if (shear.source, shear.block) == (moved.site, moved.block)
+            ]
+            return f"{text}, taken up by {', '.join(takers)}" if takers else text
+        return (
+            f"{text}the same may be added all along {block.spaces[moved.along]} "
+            f"({moved.size} dimensions, likelihood only)"
+        )
 
     def _row(self, space: Space) -> tuple[str, str, str, str, str]:
         acts = ["permute"] if space.permutable else []

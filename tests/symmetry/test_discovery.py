@@ -44,7 +44,7 @@ def kinds(group):
         (nn.Softsign, ["sign"]),
         (nn.SiLU, []),
         (nn.GELU, []),
-        (nn.Sigmoid, []),
+        (nn.Sigmoid, ["sign"]),
         (nn.Softplus, []),
         (nn.ELU, []),
         (nn.Identity, ["scale", "sign"]),
