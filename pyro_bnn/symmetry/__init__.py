@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pyro_bnn.symmetry.activation_matching import Activations, activations
 from pyro_bnn.symmetry.align import align, barycentre
 from pyro_bnn.symmetry.completeness import Completeness, completeness
 from pyro_bnn.symmetry.discovery import discover
@@ -15,6 +16,7 @@ from pyro_bnn.symmetry.orbit_move import OrbitMove
 from pyro_bnn.symmetry.quotient import Canonical, Quotient
 
 __all__ = [
+    "Activations",
     "Canonical",
     "Completeness",
     "GroupElement",
@@ -24,6 +26,7 @@ __all__ = [
     "Quotient",
     "Space",
     "SymmetryGroup",
+    "activations",
     "align",
     "barycentre",
     "completeness",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -12,18 +12,18 @@ import xarray as xr
 from torch import Tensor
 
 from pyro_bnn.errors import UserError
-from pyro_bnn.symmetry.align import align, barycentre
+from pyro_bnn.symmetry.activation_matching import Activations
 from pyro_bnn.symmetry.element import GroupElement
 from pyro_bnn.symmetry.group import SymmetryGroup
+from pyro_bnn.symmetry.matching import Matcher, Reference
 from pyro_bnn.symmetry.scaling import Scaled, min_mass, unit_norm
-from pyro_bnn.symmetry.shear import sheared
 from pyro_bnn.symmetry.sign import positive
 from pyro_bnn.symmetry.sort import Rule, margin, sort
-from pyro_bnn.symmetry.translation import settle
 
 Scaling = Literal["min-mass", "unit-norm"]
-REFERENCE_DRAWS = 200
-Permutation = Literal["sort", "align", "weight-matching"]
+Permutation = Literal[
+    "sort", "align", "weight-matching", "activation-matching", "nearest-neighbour"
+]
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,13 @@ class Canonical:
         ``(batch,)``, number of units whose mass has no minimum (nothing comes in, or nothing
         goes out): they are scaled to unit mass.
     margin : Tensor
-        ``(batch,)``, smallest difference of the sort keys of two units that are neighbours,
-        over the deviation of the keys: how near the draw is to another order. Infinite where
-        nothing is sorted.
+        ``(batch,)``, how near the draw is to another order: of sorted draws, the smallest
+        difference of the keys of two units that are neighbours, over the deviation of the keys;
+        of matched draws, the loss of cosine similarity to the reference by the cheapest exchange
+        of two units; with nearest neighbours, the least lead of a label's probability. Infinite
+        where nothing is ordered.
+    last : dict of str to Tensor, optional
+        Where draws are matched to their predecessors, what the next ones follow.
     """
 
     params: dict[str, Tensor]
@@ -56,14 +60,15 @@ class Canonical:
     residual: Tensor
     degenerate: Tensor
     margin: Tensor
+    last: dict[str, Tensor] | None = None
 
 
 class Quotient:
     """A canonical map: one point of every orbit of a symmetry group.
 
-    Steps are taken in the order in which each leaves the earlier ones alone: translations,
-    scales, signs, permutations. The function of the network does not change, and no Jacobian is
-    owed: the canonical draws are draws from the pushed-forward posterior.
+    Steps are taken in the order in which each leaves the earlier ones alone: scales, signs,
+    permutations. The function of the network does not change, and no Jacobian is owed: the
+    canonical draws are draws from the pushed-forward posterior.
 
     Parameters
     ----------
@@ -73,10 +78,17 @@ class Quotient:
         norm one; None leaves them alone.
     sign : bool
         Whether to settle signs.
-    permutation : {"sort", "align", "weight-matching"}, optional
-        Representative of the permutations; None leaves them alone. ``"align"`` sorts and then
-        maximises the overlap with a reference by Frank-Wolfe; ``"weight-matching"`` climbs from
-        the labels as they are, and is not a canonical map.
+    permutation : str, optional
+        Representative of the permutations; None leaves them alone.
+
+        - ``"sort"``: by a statistic of a unit's weights (`rule`).
+        - ``"align"``: sorted, then as close to a reference as permutations and signs can bring
+          them, by Frank-Wolfe.
+        - ``"activation-matching"``: units matched by what they compute (`activations`).
+        - ``"nearest-neighbour"``: signs by a hyperplane, labels by similarity to units that
+          have labels already (Wiese et al., 2023), for tanh networks.
+        - ``"weight-matching"``: climbs from the labels as they are (Ainsworth et al., 2023); it
+          is not a canonical map.
     rule : {"first", "max", "mean", "norm"}
         What units are sorted by.
     precision : dict of str to float, optional
@@ -84,9 +96,14 @@ class Quotient:
         most probable point of the orbit.
     biases : bool
         Whether sites with one axis count in the mass.
-    reference : dict of str to Tensor, optional
-        What to align to, ``shape`` for each site: a canonical draw, or the barycentre of some
-        (`pyro_bnn.symmetry.barycentre`). By default the barycentre of the first draws seen.
+    reference : dict of str to Tensor or {"barycentre", "first", "previous"}
+        What draws are matched to: the barycentre of the first draws seen, the first of them,
+        the draw before in the same chain (of `canonicalize`, in the same call), or given
+        weights, ``shape`` for each site: a canonical draw, or the barycentre of some
+        (`pyro_bnn.symmetry.barycentre`).
+    activations : Activations, optional
+        For activation matching (`pyro_bnn.symmetry.activations`); `apply` takes them from its
+        `source` if they are not given.
 
     Raises
     ------
@@ -116,7 +133,8 @@ class Quotient:
         rule: Rule = "first",
         precision: Mapping[str, float] | None = None,
         biases: bool = True,
-        reference: Mapping[str, Tensor] | None = None,
+        reference: Mapping[str, Tensor] | Reference = "barycentre",
+        activations: Activations | None = None,
     ) -> None:
         _one_of("scaling", scaling, get_args(Scaling))
         _one_of("permutation", permutation, get_args(Permutation))
@@ -128,7 +146,25 @@ class Quotient:
         self.rule = rule
         self.precision = dict(precision or {})
         self.biases = biases
-        self.reference = None if reference is None else dict(reference)
+        if isinstance(reference, str):
+            _one_of("reference", reference, get_args(Reference))
+        self.reference = reference if isinstance(reference, str) else dict(reference)
+        self.activations = activations
+        self._matcher = self._new_matcher()
+
+    def again(self, activations: Activations | None = None) -> Quotient:
+        """Return the same map, with what it learns from draws still to be learnt."""
+        return Quotient(
+            self.group,
+            scaling=self.scaling,
+            sign=self.sign,
+            permutation=self.permutation,
+            rule=self.rule,
+            precision=self.precision,
+            biases=self.biases,
+            reference=self.reference,
+            activations=self.activations if activations is None else activations,
+        )
 
     def canonicalize(self, params: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], GroupElement]:
         """Map draws to their representatives.
@@ -152,9 +188,29 @@ class Quotient:
         result = self.reduce(params)
         return result.params, result.element
 
-    def reduce(self, params: Mapping[str, Tensor]) -> Canonical:
-        """Map draws to their representatives, with a report on each draw."""
+    def reduce(
+        self,
+        params: Mapping[str, Tensor],
+        chains: int = 1,
+        after: Mapping[str, Tensor] | None = None,
+    ) -> Canonical:
+        """Map draws to their representatives, with a report on each draw.
+
+        Parameters
+        ----------
+        params : dict of str to Tensor
+            ``(chain * draw, *shape)`` for each site.
+        chains : int
+            How many chains the draws are of: they matter to matching with the draw before.
+        after : dict of str to Tensor, optional
+            `Canonical.last` of the draws before these.
+        """
         self._check(params)
+        if self.permutation == "activation-matching" and self.activations is None:
+            raise UserError(
+                "activation matching needs to see the network: give Quotient the argument "
+                "activations=activations(group, network, inputs), or apply the argument source"
+            )
         nan = self._not_finite(params)
         batch = nan.shape[0]
         element = self.group.identity(batch)
@@ -167,31 +223,24 @@ class Quotient:
             .masked_fill(nan.reshape(-1, *[1] * (params[site].ndim - 1)), 0.0)
             for site in self.group.shapes
         }
-        working, element = settle(self.group, working)
-        # signs and scales act plainly in sheared coordinates, and so do all steps from here on
-        working = sheared(self.group, working)
-        plain = replace(self.group, shears=())
-        scaled = self._scaled(plain, working)
+        scaled = self._scaled(working)
         working = scaled.element.apply(working)
-        element = scaled.element @ element
+        element = scaled.element
         if self.sign:
-            working, step = positive(plain, working)
+            working, step = positive(self.group, working)
             element = step @ element
         distance = torch.full((batch,), torch.inf)
-        if self.permutation in ("sort", "align"):
-            working, step = sort(plain, working, self.rule)
+        if self.permutation not in (None, "weight-matching"):
+            working, step = sort(self.group, working, self.rule)
             element = step @ element
-            distance = margin(plain, working, self.rule)
-        if self.permutation in ("align", "weight-matching"):
-            if self.reference is None:
-                seen = {site: values[~nan][:REFERENCE_DRAWS] for site, values in working.items()}
-                self.reference = barycentre(plain, seen)
-            start = "barycentre" if self.permutation == "align" else "identity"
-            aligned = align(plain, working, self.reference, start=start)
-            element = aligned.element @ element
-        element = _spare(replace(element, group=self.group), nan)
+            distance = margin(self.group, working, self.rule)
+        last = None
+        if self._matcher is not None:
+            found = self._matcher(working, ~nan, chains, after)
+            element, distance, last = found.element @ element, found.margin, found.last
+        element = _spare(element, nan)
         return Canonical(
-            element.apply(params), element, nan, scaled.residual, scaled.degenerate, distance
+            element.apply(params), element, nan, scaled.residual, scaled.degenerate, distance, last
         )
 
     def apply(
@@ -235,13 +284,19 @@ class Quotient:
 
         return labelled.restore(trace)
 
-    def _scaled(self, group: SymmetryGroup, params: Mapping[str, Tensor]) -> Scaled:
+    def _new_matcher(self) -> Matcher | None:
+        if self.permutation is None or self.permutation == "sort":
+            return None
+        seen = self.activations if self.permutation == "activation-matching" else None
+        return Matcher(self.group, self.permutation, self.reference, self.sign, seen)
+
+    def _scaled(self, params: Mapping[str, Tensor]) -> Scaled:
         if self.scaling == "min-mass":
-            return min_mass(group, params, precision=self.precision, biases=self.biases)
+            return min_mass(self.group, params, precision=self.precision, biases=self.biases)
         if self.scaling == "unit-norm":
-            return unit_norm(group, params)
+            return unit_norm(self.group, params)
         batch = next(iter(params.values())).shape[0]
-        return Scaled(group.identity(batch), torch.zeros(batch), torch.zeros(batch))
+        return Scaled(self.group.identity(batch), torch.zeros(batch), torch.zeros(batch))
 
     def _check(self, params: Mapping[str, Tensor]) -> None:
         require_sites(self.group, {site: tuple(t.shape[1:]) for site, t in params.items()})
@@ -297,8 +352,4 @@ def _spare(element: GroupElement, nan: Tensor) -> GroupElement:
         permutations[name] = torch.where(mask, same, permutation)
     scales = {n: u.masked_fill(nan[:, None], 0.0) for n, u in element.log_scales.items()}
     signs = {n: s.masked_fill(nan[:, None], 1) for n, s in element.signs.items()}
-    added = {
-        n: r.masked_fill(nan.reshape(-1, *[1] * (r.ndim - 1)), 0.0)
-        for n, r in element.added.items()
-    }
-    return GroupElement(element.group, permutations, scales, signs, element.batch, added)
+    return GroupElement(element.group, permutations, scales, signs, element.batch)
