@@ -15,13 +15,17 @@ from pyro_bnn.diagnostics.convergence import (
     Space,
     convergence,
 )
+from pyro_bnn.diagnostics.diversity import Diversity, diversity
 from pyro_bnn.diagnostics.exchangeability import Exchangeability, exchangeability
 from pyro_bnn.diagnostics.finer import FINER_SCALARS, FinerConvergence, finer_convergence
+from pyro_bnn.diagnostics.ood import GROUP as OOD
 from pyro_bnn.diagnostics.ood import OutOfDistribution, out_of_distribution
 from pyro_bnn.diagnostics.orbits import Orbits, orbits
 from pyro_bnn.diagnostics.prediction import Prediction, point_prediction, posterior_prediction
 from pyro_bnn.diagnostics.sampler import Sampler, sampler
 from pyro_bnn.diagnostics.statements import Statement, statements
+
+PAIRED_DRAWS = 64
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,9 @@ class Diagnosis:
         Predictions on the test split; None if the trace has none.
     ood
         Detection of inputs from elsewhere, by split; empty if the trace has none.
+    diversity, diversity_ood
+        Distances of pairs of 64 draws as functions, on the test split and on inputs from
+        elsewhere; None if the trace lacks the predictions.
     sampler
         Divergences, energy, time and gradients.
     orbits
@@ -57,6 +64,8 @@ class Diagnosis:
     posterior: Prediction | None
     point: Prediction | None
     ood: Mapping[str, OutOfDistribution]
+    diversity: Diversity | None
+    diversity_ood: Diversity | None
     sampler: Sampler
     orbits: Orbits | None
     exchangeability: Mapping[str, Exchangeability]
@@ -95,6 +104,8 @@ def diagnose(
         posterior=posterior,
         point=point_prediction(trace),
         ood=out_of_distribution(trace, posterior),
+        diversity=diversity(trace, "predictions", PAIRED_DRAWS),
+        diversity_ood=diversity(trace, OOD, PAIRED_DRAWS),
         sampler=sampler(trace),
         orbits=orbits(trace),
         exchangeability=exchangeability(trace),

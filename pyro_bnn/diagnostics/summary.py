@@ -13,6 +13,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pyro_bnn.diagnostics.diagnosis import Diagnosis, diagnose
+from pyro_bnn.diagnostics.diversity import correlation
 from pyro_bnn.trace.atomic import replacing
 
 Value = float | int | str
@@ -39,6 +40,11 @@ _DETECTION = {
     "aupr": "average precision, inputs from elsewhere counted as positive",
     "fpr95": "share of test inputs flagged where 95 % of the others are",
 }
+_PAIRS = {
+    "mutual_information": "mutual information of label and draw, nats (classification)",
+    "disagreement": "share of inputs with another most probable class (classification)",
+    "distance": "squared distance of class probabilities, or of predictive means",
+}
 _SPACES = {
     "weight": "weights as sampled",
     "canonical": "canonical weights, one representative an orbit",
@@ -57,6 +63,10 @@ SUMMARY_KEYS: dict[str, str] = {
     **{f"test.{key}": f"posterior: {text}" for key, text in _OF_DRAWS.items()},
     **{f"ood.{key}": f"detection by entropy or spread: {text}" for key, text in _DETECTION.items()},
     "ood.mutual_information": "mean mutual information on inputs from elsewhere (classification)",
+    **{f"diversity.{key}": f"mean over pairs of 64 draws: {text}" for key, text in _PAIRS.items()},
+    **{f"diversity.ood.{key}": f"the same elsewhere: {text}" for key, text in _PAIRS.items()},
+    "diversity.correlation": "rank correlation over pairs of the distance on test inputs and"
+    " elsewhere",
     **{
         f"{statistic}.{space}.{which}": f"{which} {words} over scalars of: {text}"
         for space, text in _SPACES.items()
@@ -196,6 +206,12 @@ def _predictions(found: Diagnosis) -> dict[str, Value]:
         information = [one for one in known if one is not None]
         if information:
             values["ood.mutual_information"] = float(np.mean(np.concatenate(information)))
+    for prefix, pairs in (("", found.diversity), ("ood.", found.diversity_ood)):
+        if pairs is not None:
+            for key, numbers in pairs.distances.items():
+                values[f"diversity.{prefix}{key}"] = float(np.mean(numbers))
+    if found.diversity is not None and found.diversity_ood is not None:
+        values["diversity.correlation"] = correlation(found.diversity, found.diversity_ood)
     if found.posterior is not None:
         values["nan.predictions"] = found.posterior.left_out
     return values

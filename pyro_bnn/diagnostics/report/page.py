@@ -10,6 +10,7 @@ import xarray as xr
 
 from pyro_bnn.diagnostics.diagnosis import Diagnosis, diagnose
 from pyro_bnn.diagnostics.format import ABSENT, number
+from pyro_bnn.diagnostics.report.diversity import diversity_pictures, diversity_rows
 from pyro_bnn.diagnostics.report.facts import facts
 from pyro_bnn.diagnostics.report.predictions import (
     ood_pictures,
@@ -111,6 +112,9 @@ def render(trace: xr.DataTree, found: Diagnosis) -> str:
         uncertainty_notes=uncertainty_notes(found),
         ood=ood_rows(found),
         ood_pictures=ood_pictures(found),
+        diversity=diversity_rows(found),
+        diversity_members=0 if found.diversity is None else found.diversity.members,
+        diversity_pictures=diversity_pictures(found),
         spaces=space_rows(found),
         finer=finer_rows(found),
         has_null=found.null is not None,
