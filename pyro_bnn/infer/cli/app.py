@@ -129,6 +129,52 @@ def quotient(
     console.print(f"quotient   groups canonical_posterior and symmetry in {trace}")
 
 
+@app.command()
+def new(
+    folder: Annotated[Path, typer.Argument(help="Folder to write; made if it is missing.")],
+    table: Annotated[
+        Path | None,
+        typer.Option(help="CSV file with column names; scikit-learn's diabetes table by default."),
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Column to predict; the last one by default.")
+    ] = None,
+) -> None:
+    """Write a model script, a recipe and a README to start from.
+
+    Words and whole numbers of few distinct values are classes; any other target is a quantity.
+
+    Example: pyro-bnn new wine --table wine.csv --target quality
+    """
+    from pyro_bnn.infer.cli.new import start_project
+
+    task = start_project(folder, table, target)
+    console = _console()
+    console.print(f"new        {task} in {folder}/model.py, {folder}/recipe.toml")
+    console.print(f"next       cd {folder} && pyro-bnn infer model.py --recipe recipe.toml")
+
+
+@app.command()
+def doctor() -> None:
+    """Say what is installed and will be used, and test in seconds whether it works.
+
+    Example: pyro-bnn doctor
+    """
+    from pyro_bnn.infer.cli.doctor import facts, self_test
+
+    torch.set_num_threads(idle_cores())
+    console = _console()
+    for name, found in facts():
+        console.print(f"{name:<12} {found}")
+    console.print()
+    results = []
+    for name, found, passed in self_test():
+        console.print(f"{name:<12} {'pass' if passed else 'FAIL'}  {found}")
+        results.append(passed)
+    if not all(results):
+        sys.exit(1)
+
+
 def main() -> None:
     """Run ``pyro-bnn``."""
     _told_in_a_sentence(app)

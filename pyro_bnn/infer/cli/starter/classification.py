@@ -1,0 +1,30 @@
+"""A Bayesian classification: one column of a table given the others."""
+
+import pandas as pd
+import torch
+from torch import nn
+
+from pyro_bnn.data import standardised_split
+from pyro_bnn.nn import Normal, categorical, lift
+
+TABLE = "data.csv"
+TARGET = "target"
+
+table = pd.read_csv(TABLE).dropna()
+labels, classes = pd.factorize(table.pop(TARGET), sort=True)
+target = torch.tensor(labels)
+# Columns of words become columns of zeros and ones.
+features = torch.tensor(pd.get_dummies(table).to_numpy(dtype="float32"))
+
+net = nn.Sequential(nn.Linear(features.shape[1], 32), nn.ReLU(), nn.Linear(32, len(classes)))
+bnn = lift(net, prior=Normal(scale="fan_in"))
+
+
+def model(x, y=None):
+    """Sample the network's weights, then the class of each row."""
+    return categorical(bnn(x), y)
+
+
+def data():
+    """Hold out a fifth of the rows; standardise the features."""
+    return standardised_split(features, target, name=TABLE)

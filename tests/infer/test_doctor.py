@@ -1,0 +1,41 @@
+"""`pyro-bnn doctor`: facts, checks that pass, and checks that can fail."""
+
+from __future__ import annotations
+
+import platform
+
+import torch
+from typer.testing import CliRunner
+
+from pyro_bnn.infer.cli import doctor
+from pyro_bnn.infer.cli.app import app
+
+
+def test_facts_name_versions_devices_and_threads():
+    found = dict(doctor.facts())
+    assert found["python"].startswith(platform.python_version())
+    assert found["torch"] == torch.__version__.partition("+")[0]
+    assert "cpu" in found["devices"]
+    assert "idle now" in found["threads"]
+    assert found["compiler"]
+
+
+def test_a_sound_installation_passes_and_a_broken_one_does_not(monkeypatch):
+    healthy = CliRunner().invoke(app, ["doctor"])
+    assert healthy.exit_code == 0, healthy.output
+    lines = [line.split() for line in healthy.output.splitlines()]
+    assert [line[0] for line in lines if "pass" in line] == [
+        "gradients",
+        "sampling",
+        "symmetry",
+        "trace",
+    ]
+
+    right = doctor._linear
+    monkeypatch.setattr(doctor, "_linear", lambda x, y: right(x, 2 * y))
+    monkeypatch.setattr(doctor, "discover", lambda density: 1 / 0)
+    found = {name: (text, passed) for name, text, passed in doctor.self_test()}
+    assert not found["sampling"][1]
+    assert found["symmetry"] == ("ZeroDivisionError: division by zero", False)
+    assert found["gradients"][1]
+    assert CliRunner().invoke(app, ["doctor"]).exit_code == 1
