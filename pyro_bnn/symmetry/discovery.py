@@ -8,6 +8,8 @@ and flips. Every generator is then certified on the network itself, in float64.
 from __future__ import annotations
 
 import operator
+from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,9 +22,12 @@ from pyro_bnn.symmetry.assembly import assemble
 from pyro_bnn.symmetry.certificate import certify
 from pyro_bnn.symmetry.computation import Computation, computation
 from pyro_bnn.symmetry.group import SymmetryGroup
+from pyro_bnn.symmetry.half_flips import half_flips
+from pyro_bnn.symmetry.null_directions import with_translations
 from pyro_bnn.symmetry.rules import RULES, Call
 from pyro_bnn.symmetry.stacked import taken_apart, with_stacks
 
+ODD = "aten.tanh"
 SHAPE_ONLY = {
     f"aten.{name}"
     for name in (
@@ -65,12 +70,20 @@ def discover(source: Any, *args: Any, **kwargs: Any) -> SymmetryGroup:
     (8, [('0.weight', 0), ('0.bias', 0), ('2.weight', 1)])
     """
     read = computation(source, *args, **kwargs)
-    analysis, weights = interpret(read)
-    return certify(assemble(analysis, weights, read), read)
+    odd, shears = half_flips(read)
+    analysis, weights = interpret(read, odd)
+    group = replace(assemble(analysis, weights, read), shears=shears)
+    return certify(with_translations(group, read), read)
 
 
-def interpret(read: Computation) -> tuple[Analysis, dict[str, Value]]:
+def interpret(read: Computation, odd: Collection[Node] = ()) -> tuple[Analysis, dict[str, Value]]:
     """Run every rule over the graph and solve the exponent equations.
+
+    Parameters
+    ----------
+    read : Computation
+    odd : collection of Node
+        Sigmoids that count as odd functions.
 
     Returns
     -------
@@ -78,7 +91,7 @@ def interpret(read: Computation) -> tuple[Analysis, dict[str, Value]]:
     weights : dict of str to Value
         The weights' spaces and exponents.
     """
-    reader = _Reader(read)
+    reader = _Reader(read, odd)
     point = read.generic_point(torch.Generator().manual_seed(0))
     with torch.no_grad():
         reader.run(*(point[name] for name in read.weights))
@@ -90,9 +103,10 @@ def interpret(read: Computation) -> tuple[Analysis, dict[str, Value]]:
 class _Reader(Interpreter):
     """Runs a graph once for its shapes and applies the rule of each operator."""
 
-    def __init__(self, read: Computation) -> None:
+    def __init__(self, read: Computation, odd: Collection[Node]) -> None:
         super().__init__(read.graph)
         self.read = read
+        self._odd = odd
         self.analysis = Analysis()
         self.weights: dict[str, Value] = {}
         self.known: dict[Node, Any] = self.analysis.nodes
@@ -153,7 +167,7 @@ class _Reader(Interpreter):
         args, kwargs = self._known(node.args), self._known(node.kwargs)
         tensors = [value for value in pytree.tree_leaves(result) if isinstance(value, Tensor)]
         call = Call(
-            name=name,
+            name=name if node not in self._odd else ODD,
             args=args,
             kwargs=kwargs,
             shapes=tuple(tuple(tensor.shape) for tensor in tensors),

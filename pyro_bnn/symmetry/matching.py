@@ -14,6 +14,7 @@ from pyro_bnn.symmetry.align import Aligned, align, barycentre
 from pyro_bnn.symmetry.element import GroupElement
 from pyro_bnn.symmetry.group import SymmetryGroup
 from pyro_bnn.symmetry.nearest_neighbour import NearestNeighbour
+from pyro_bnn.symmetry.shear import sheared
 
 Method = Literal["align", "weight-matching", "activation-matching", "nearest-neighbour"]
 Reference = Literal["barycentre", "first", "previous"]
@@ -63,7 +64,8 @@ class Matcher:
         sign: bool = True,
         activations: Activations | None = None,
     ) -> None:
-        self.group, self.method, self.sign = group, method, sign
+        self.whole, self.group = group, replace(group, shears=())
+        self.method, self.sign = method, sign
         self.reference = reference
         self.activations = activations
         self._target: dict[str, Tensor] | None = None
@@ -81,7 +83,7 @@ class Matcher:
         Parameters
         ----------
         params : dict of str to Tensor
-            ``(chain * draw, *shape)`` for each site.
+            ``(chain * draw, *shape)`` for each site, in the group's sheared coordinates.
         finite : Tensor
             ``(chain * draw,)``, which draws count.
         chains : int
@@ -122,7 +124,7 @@ class Matcher:
     def _features(self, params: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if self.activations is None:
             return {site: params[site] for site in self.group.shapes}
-        return self.activations(params)
+        return self.activations(sheared(self.whole, params, back=True))
 
     def _aligned(self, params: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> Aligned:
         """Align draws by their features; one target, or one for each draw."""

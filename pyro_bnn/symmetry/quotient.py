@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -17,8 +17,10 @@ from pyro_bnn.symmetry.element import GroupElement
 from pyro_bnn.symmetry.group import SymmetryGroup
 from pyro_bnn.symmetry.matching import Matcher, Reference
 from pyro_bnn.symmetry.scaling import Scaled, min_mass, unit_norm
+from pyro_bnn.symmetry.shear import sheared
 from pyro_bnn.symmetry.sign import positive
 from pyro_bnn.symmetry.sort import Rule, margin, sort
+from pyro_bnn.symmetry.translation import settle
 
 Scaling = Literal["min-mass", "unit-norm"]
 Permutation = Literal[
@@ -66,9 +68,9 @@ class Canonical:
 class Quotient:
     """A canonical map: one point of every orbit of a symmetry group.
 
-    Steps are taken in the order in which each leaves the earlier ones alone: scales, signs,
-    permutations. The function of the network does not change, and no Jacobian is owed: the
-    canonical draws are draws from the pushed-forward posterior.
+    Steps are taken in the order in which each leaves the earlier ones alone: translations,
+    scales, signs, permutations. The function of the network does not change, and no Jacobian is
+    owed: the canonical draws are draws from the pushed-forward posterior.
 
     Parameters
     ----------
@@ -223,22 +225,26 @@ class Quotient:
             .masked_fill(nan.reshape(-1, *[1] * (params[site].ndim - 1)), 0.0)
             for site in self.group.shapes
         }
-        scaled = self._scaled(working)
+        working, element = settle(self.group, working)
+        # signs and scales act plainly in sheared coordinates, and so do all steps from here on
+        working = sheared(self.group, working)
+        plain = replace(self.group, shears=())
+        scaled = self._scaled(plain, working)
         working = scaled.element.apply(working)
-        element = scaled.element
+        element = scaled.element @ element
         if self.sign:
-            working, step = positive(self.group, working)
+            working, step = positive(plain, working)
             element = step @ element
         distance = torch.full((batch,), torch.inf)
         if self.permutation not in (None, "weight-matching"):
-            working, step = sort(self.group, working, self.rule)
+            working, step = sort(plain, working, self.rule)
             element = step @ element
-            distance = margin(self.group, working, self.rule)
+            distance = margin(plain, working, self.rule)
         last = None
         if self._matcher is not None:
             found = self._matcher(working, ~nan, chains, after)
             element, distance, last = found.element @ element, found.margin, found.last
-        element = _spare(element, nan)
+        element = _spare(replace(element, group=self.group), nan)
         return Canonical(
             element.apply(params), element, nan, scaled.residual, scaled.degenerate, distance, last
         )
@@ -290,13 +296,13 @@ class Quotient:
         seen = self.activations if self.permutation == "activation-matching" else None
         return Matcher(self.group, self.permutation, self.reference, self.sign, seen)
 
-    def _scaled(self, params: Mapping[str, Tensor]) -> Scaled:
+    def _scaled(self, group: SymmetryGroup, params: Mapping[str, Tensor]) -> Scaled:
         if self.scaling == "min-mass":
-            return min_mass(self.group, params, precision=self.precision, biases=self.biases)
+            return min_mass(group, params, precision=self.precision, biases=self.biases)
         if self.scaling == "unit-norm":
-            return unit_norm(self.group, params)
+            return unit_norm(group, params)
         batch = next(iter(params.values())).shape[0]
-        return Scaled(self.group.identity(batch), torch.zeros(batch), torch.zeros(batch))
+        return Scaled(group.identity(batch), torch.zeros(batch), torch.zeros(batch))
 
     def _check(self, params: Mapping[str, Tensor]) -> None:
         require_sites(self.group, {site: tuple(t.shape[1:]) for site, t in params.items()})
@@ -352,4 +358,8 @@ def _spare(element: GroupElement, nan: Tensor) -> GroupElement:
         permutations[name] = torch.where(mask, same, permutation)
     scales = {n: u.masked_fill(nan[:, None], 0.0) for n, u in element.log_scales.items()}
     signs = {n: s.masked_fill(nan[:, None], 1) for n, s in element.signs.items()}
-    return GroupElement(element.group, permutations, scales, signs, element.batch)
+    added = {
+        n: r.masked_fill(nan.reshape(-1, *[1] * (r.ndim - 1)), 0.0)
+        for n, r in element.added.items()
+    }
+    return GroupElement(element.group, permutations, scales, signs, element.batch, added)
