@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from pyro_bnn.errors import UserError
-from pyro_bnn.infer.settings import KERNELS, AnyKernel, HMCSettings, Table
+from pyro_bnn.infer.settings import GUIDES, KERNELS, AnyGuide, AnyKernel, HMCSettings, Table
 
 __all__ = ["QuotientSettings", "Recipe", "RunSettings"]
 
@@ -46,21 +46,42 @@ class QuotientSettings(Table):
 
 
 class Recipe(Table):
-    """One method: a kernel, how long it runs, and how its draws are put in canonical form.
+    """One method: a kernel or a guide, how long it runs, and the canonical form of its draws.
 
     Attributes
     ----------
-    kernel : KernelSettings
-        The sampler.
+    kernel : KernelSettings, optional
+        The sampler; HMC, if there is no guide either.
+    guide : GuideSettings, optional
+        The guide instead; its members are the chains of the run.
     run : RunSettings
         Chains, draws, seed, device.
     quotient : QuotientSettings
         The canonical form.
     """
 
-    kernel: AnyKernel = Field(default_factory=HMCSettings)
+    kernel: AnyKernel | None = Field(None, discriminator="name")
+    guide: AnyGuide | None = Field(None, discriminator="name")
     run: RunSettings = Field(default_factory=RunSettings)
     quotient: QuotientSettings = Field(default_factory=QuotientSettings)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_method(cls, tables: Any) -> Any:
+        if tables.get("kernel") is None and tables.get("guide") is None:
+            return {**tables, "kernel": HMCSettings()}
+        if tables.get("kernel") is not None and tables.get("guide") is not None:
+            raise ValueError(
+                "a recipe has one method: give the table [kernel] or [guide], not both"
+            )
+        return tables
+
+    @property
+    def method(self) -> str:
+        """Name of the kernel or the guide."""
+        chosen = self.guide or self.kernel
+        assert chosen is not None
+        return chosen.name
 
     @classmethod
     def read(cls, path: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
@@ -144,17 +165,19 @@ class Recipe(Table):
 
 def _sentence(error: ValidationError, source: str, known: list[str]) -> str:
     first = error.errors()[0]
-    # The discriminator's value stands in the location of kernel keys: ("kernel", "hmc", "jitter").
-    path = [str(part) for part in first["loc"] if part not in KERNELS]
+    # The discriminator's value stands in the location of such keys: ("kernel", "hmc", "jitter").
+    path = [str(part) for part in first["loc"] if part not in KERNELS and part not in GUIDES]
     key = ".".join(path)
+    table = path[0] if path else ""
+    kinds: Mapping[str, type[Table]] = GUIDES if table == "guide" else KERNELS
     if first["type"] == "extra_forbidden" and key in known:
-        kernel = str(first["loc"][1])
-        keys = KERNELS[kernel].model_fields
-        return f"{source}: kernel '{kernel}' has no key '{key}'; it knows {', '.join(keys)}"
+        name = str(first["loc"][1])
+        keys = kinds[name].model_fields
+        return f"{source}: {table} '{name}' has no key '{key}'; it knows {', '.join(keys)}"
     if first["type"] == "extra_forbidden":
         return _unknown(key, source, known)
     if first["type"].startswith("union_tag"):
-        return f"{source}: kernel.name is missing or unknown; the kernels are {', '.join(KERNELS)}"
+        return f"{source}: {table}.name is missing or unknown; the {table}s are {', '.join(kinds)}"
     if first["type"] == "value_error":
         return f"{source}: {first['ctx']['error']}"
     message = first["msg"][:1].lower() + first["msg"][1:]

@@ -220,7 +220,7 @@ def _run(
         if recipe.run.threads == 0:
             overrides = {**overrides, "run.threads": idle_cores()}
             recipe = _requested(recipe_file, overrides, None)
-        run = run or RunDirectory(default_out(script.path, recipe.kernel.name))
+        run = run or RunDirectory(default_out(script.path, recipe.method))
     torch.set_num_threads(recipe.run.threads)
 
     from pyro_bnn.diagnostics import summary_table
@@ -237,8 +237,9 @@ def _run(
         + (f" of {data.name}" if data.name else "")
     )
     console.print(
-        f"recipe     {recipe.kernel.name}, {settings.chains} chains, {settings.warmup} + "
-        f"{settings.draws} draws, seed {settings.seed}, {settings.device}, "
+        f"recipe     {recipe.method}, {settings.chains} "
+        + (f"chains, {settings.warmup} + " if recipe.guide is None else "members, ")
+        + f"{settings.draws} draws, seed {settings.seed}, {settings.device}, "
         f"{settings.threads} thread" + ("s" if settings.threads > 1 else "")
     )
     group = discover(density) if recipe.quotient.enabled else None
@@ -266,6 +267,8 @@ def _run(
         f"sampled    {seconds:.0f} s, {progress.gradients * settings.chains:,} gradients, "
         f"{progress.divergences} divergences, path: {density.gradient_path}"
     )
+    for failure in getattr(getattr(mcmc, "guide", None), "failures", []):
+        console.print(f"failed     {failure}")
     if progress.dead:
         console.print(
             f"dead       {len(progress.dead)} of {settings.chains} chains became NaN or infinite "

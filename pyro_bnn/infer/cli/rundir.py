@@ -93,8 +93,8 @@ class RunDirectory:
         """
         recorded = self.recorded_recipe().model_dump()
         for table, values in requested.model_dump().items():
-            for name, value in values.items():
-                before = recorded[table].get(name)
+            for name, value in (values or {}).items():
+                before = (recorded[table] or {}).get(name)
                 chosen_at_start = table == "run" and name == "threads" and value == 0
                 if value != before and not chosen_at_start:
                     raise UserError(

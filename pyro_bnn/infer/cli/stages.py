@@ -18,6 +18,7 @@ from pyro_bnn.diagnostics import diagnose, summarize, write_report, write_summar
 from pyro_bnn.errors import UserError
 from pyro_bnn.infer.cli.rundir import RunDirectory
 from pyro_bnn.infer.cli.script import ModelScript
+from pyro_bnn.infer.guides.run import GuideRun
 from pyro_bnn.infer.mcmc import MCMC
 from pyro_bnn.infer.point_estimate import maximum_a_posteriori
 from pyro_bnn.infer.predict import Predictions, likelihood_kind, predict
@@ -47,8 +48,20 @@ def declare(script: ModelScript, recipe: Recipe) -> tuple[LogDensity, Data]:
 
 def sample(
     density: LogDensity, group: SymmetryGroup | None, recipe: Recipe, run: RunDirectory
-) -> MCMC:
+) -> MCMC | GuideRun:
     """Warm up and draw, streaming to the run directory; go on where an earlier attempt ended."""
+    if recipe.guide is not None:
+        fitted = GuideRun(
+            recipe.guide.ensemble(density, recipe.run.chains),
+            num_samples=recipe.run.draws,
+            run_dir=run.path,
+            seed=recipe.run.seed,
+            dims=None if group is None else group.dims,
+            segment_draws=recipe.run.segment_draws,
+        )
+        fitted.run(resume=True)
+        return fitted
+    assert recipe.kernel is not None
     mcmc = MCMC(
         recipe.kernel.kernel(density),
         num_samples=recipe.run.draws,
@@ -64,7 +77,12 @@ def sample(
 
 
 def record(
-    mcmc: MCMC, density: LogDensity, data: Data, recipe: Recipe, run: RunDirectory, model: Path
+    mcmc: MCMC | GuideRun,
+    density: LogDensity,
+    data: Data,
+    recipe: Recipe,
+    run: RunDirectory,
+    model: Path,
 ) -> None:
     """Join the segments into ``trace.nc``; add predictions and the point estimate."""
     kind = likelihood_kind(density, data.test.x, data.test.y)
@@ -78,7 +96,7 @@ def record(
         "model_script": str(model),
         "data": data.name,
         "recipe": recipe.to_toml(),
-        "method": recipe.kernel.name,
+        "method": recipe.method,
         "seed": recipe.run.seed,
         "device": recipe.run.device,
         "threads": torch.get_num_threads(),
@@ -92,6 +110,9 @@ def record(
         "gradients": mcmc.progress.gradients * recipe.run.chains,
         "dead_chains": sorted(mcmc.progress.dead),
     }
+    if isinstance(mcmc, GuideRun):
+        attributes["members"] = mcmc.guide.members
+        attributes["failed_members"] = [str(failure) for failure in mcmc.guide.failures]
     truth = xr.Dataset({"y": _labelled(data.test.y, "test")})
     extra = {
         "observed_data": xr.Dataset({"y": _labelled(data.train.y, "train")}),

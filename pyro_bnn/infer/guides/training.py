@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -100,11 +100,6 @@ class Training:
     def build(self, parameters: list[Tensor]) -> torch.optim.Optimizer:
         """Build the optimiser: elementwise, so that stacked members do not see each other."""
         return OPTIMISERS[self.optimiser](self, parameters)
-
-    @classmethod
-    def keys(cls) -> tuple[str, ...]:
-        """Name the settings."""
-        return tuple(field.name for field in fields(cls))
 
 
 def _sgd(training: Training, parameters: list[Tensor]) -> torch.optim.Optimizer:

@@ -1,13 +1,12 @@
-"""Table ``[kernel]`` of a recipe, one kernel a file: the settings and the kernel they build."""
+"""Tables ``[kernel]`` and ``[guide]`` of a recipe: the settings and the method they build."""
 
 from __future__ import annotations
 
-from typing import Annotated, get_args
-
-from pydantic import Field
+from typing import get_args
 
 from pyro_bnn.infer.settings.base import KernelSettings, Table
 from pyro_bnn.infer.settings.chees import ChEESSettings
+from pyro_bnn.infer.settings.guides import GUIDES, AnyGuide, GuideSettings
 from pyro_bnn.infer.settings.hmc import HMCSettings
 from pyro_bnn.infer.settings.nuts import NUTSSettings
 from pyro_bnn.infer.settings.preconditioned_sgld import PreconditionedSGLDSettings
@@ -16,9 +15,12 @@ from pyro_bnn.infer.settings.sgld import SGLDSettings
 from pyro_bnn.infer.settings.sgnht import SGNHTSettings
 
 __all__ = [
+    "GUIDES",
     "KERNELS",
+    "AnyGuide",
     "AnyKernel",
     "ChEESSettings",
+    "GuideSettings",
     "HMCSettings",
     "KernelSettings",
     "NUTSSettings",
@@ -29,7 +31,7 @@ __all__ = [
     "Table",
 ]
 
-_Kernel = (
+AnyKernel = (
     HMCSettings
     | NUTSSettings
     | ChEESSettings
@@ -40,8 +42,6 @@ _Kernel = (
 )
 
 KERNELS: dict[str, type[KernelSettings]] = {
-    settings.model_fields["name"].default: settings for settings in get_args(_Kernel)
+    settings.model_fields["name"].default: settings for settings in get_args(AnyKernel)
 }
 """The settings of each kernel, by the name that a recipe gives it."""
-
-AnyKernel = Annotated[_Kernel, Field(discriminator="name")]
