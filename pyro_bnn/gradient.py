@@ -56,7 +56,9 @@ def trace_gradient(
         try:
             graph = _copy(plain)
             prepare_for_compiler(graph, device)
-            return _compile(graph, elsewhere, expected), "ATen graph, compiled"
+            fast = _without_autograd(_compile(graph, *elsewhere))
+            _check(fast, elsewhere, expected)
+            return fast, "ATen graph, compiled"
         except Exception as error:
             why = f"; not compiled ({_first_line(error)})"
     try:
@@ -68,14 +70,19 @@ def trace_gradient(
     return _without_autograd(graph), f"ATen graph, eager{why}"
 
 
-def _compile(graph: GraphModule, inputs: tuple[Tensor, ...], expected: tuple[Tensor, Tensor]) -> Gradient:
+def _compile(graph: GraphModule, *inputs: Tensor) -> Gradient:
+    """Compile a graph by inductor, which is not imported before it is needed."""
     from torch._inductor import compile as compile_graph
+    from torch._inductor.cpp_builder import get_cpp_compiler
 
+    if inputs[0].device.type == "cpu":
+        try:
+            get_cpp_compiler()
+        except Exception as error:
+            raise RuntimeError("no C++ compiler was found: install g++ or clang") from error
     with torch.no_grad():
-        function = compile_graph(graph, list(inputs))
-    run = _without_autograd(function)
-    _check(run, inputs, expected)
-    return run
+        function: Gradient = compile_graph(graph, list(inputs))
+    return function
 
 
 def _copy(module: GraphModule) -> GraphModule:

@@ -30,7 +30,10 @@ from pyro_bnn.handlers import (
     without_validation,
 )
 
-__all__ = ["LogDensity", "Site"]
+__all__ = ["WORTH_COMPILING", "LogDensity", "Site"]
+
+# Chain-gradients from which on a run earns back the time of a compilation that starts from cold.
+WORTH_COMPILING = 1_000_000
 
 Position = TypeVar("Position", Tensor, Mapping[str, Tensor])
 
@@ -110,6 +113,7 @@ class LogDensity:
         self.likelihood_temperature = 1.0
         self.posterior_temperature = 1.0
         self._compiled = False
+        self._chunk = 0
         self._graphs: dict[tuple[Any, ...], Callable[..., tuple[Tensor, Tensor]]] = {}
 
         self._subsample_plates: set[str] = set()
@@ -237,19 +241,22 @@ class LogDensity:
 
     def log_prior(self, position: Tensor | Mapping[str, Tensor]) -> Tensor:
         """Log prior density in unconstrained space, log-Jacobians included: ``(chain,)``."""
-        return self._batched(lambda z: self._parts(z, None)[0])(self._flat(position))
+        first = torch.arange(1, device=self.device) if self._chunk else None
+        batched = self._batched(lambda z, rows: self._parts(z, rows)[0])
+        return batched(self._flat(position), first)[0]
 
     def log_likelihood(
         self, position: Tensor | Mapping[str, Tensor], indices: Tensor | None = None
     ) -> Tensor:
         """Log likelihood ``(chain,)``; of a minibatch it is the estimate scaled by N / B."""
-        return self._batched(lambda z: self._parts(z, indices)[1])(self._flat(position))
+        batched = self._batched(lambda z, rows: self._parts(z, rows)[1])
+        return self._over_chunks(batched, self._flat(position), indices)[0]
 
     def potential(
         self, position: Tensor | Mapping[str, Tensor], indices: Tensor | None = None
     ) -> Tensor:
         """Potential energy ``(chain,)``: minus the tempered log posterior, up to a constant."""
-        return self._batched(lambda z: self._potential(z, indices))(self._flat(position))
+        return self._over_chunks(self._batched(self._potential), self._flat(position), indices)[0]
 
     def value_and_grad(
         self, position: Position, indices: Tensor | None = None
@@ -274,9 +281,7 @@ class LogDensity:
             In the form that `position` had.
         """
         flat = self._flat(position)
-        value, gradient = self._gradient_function(flat, indices)(
-            flat, *(() if indices is None else (indices,))
-        )
+        value, gradient = self._over_chunks(self._gradient, flat, indices)
         if isinstance(position, Tensor):
             return value, gradient
         return value, self.unflatten(gradient)
@@ -302,6 +307,61 @@ class LogDensity:
         other.likelihood_temperature = likelihood
         other.posterior_temperature = posterior
         other._graphs = {}
+        return other
+
+    def chunked(self, rows: int) -> LogDensity:
+        """Return the same density with its likelihood added up over chunks of the data.
+
+        Full-batch values and gradients are exact, while the activations of no more than `rows`
+        rows are in memory at a time; the data may be a memory-mapped tensor that is larger than
+        memory. Minibatches are not affected.
+
+        Parameters
+        ----------
+        rows : int
+            Rows of a chunk; the last one takes what is left.
+
+        Returns
+        -------
+        LogDensity
+            A copy that shares the model and its data.
+
+        Raises
+        ------
+        UserError
+            If `rows` is not positive, or no data are observed that have rows.
+
+        References
+        ----------
+        Izmailov et al. (2021), What Are Bayesian Neural Network Posteriors Really Like?
+        Full-batch gradients for Hamiltonian Monte Carlo.
+        """
+        if rows < 1:
+            raise UserError(f"chunks of {rows} rows hold no data: give a positive number of rows")
+        if not self._rows:
+            raise UserError("the model observes nothing that has rows: there is nothing to chunk")
+        other = copy.copy(self)
+        other._chunk = 0 if rows >= self._rows else rows
+        return other
+
+    def compiled(self) -> LogDensity:
+        """Return the same density with its gradients compiled.
+
+        Compiling takes 10 to 30 seconds for each number of chains, 2 where PyTorch finds the
+        result of an earlier run on disk, and pays from about `WORTH_COMPILING` chain-gradients
+        on. Values stay the same to rounding. What cannot be compiled, for want of a C++ compiler
+        or for an operator that the compiler refuses, runs as before, and `gradient_path` says
+        why.
+
+        Returns
+        -------
+        LogDensity
+            A copy that shares the model and its data.
+        """
+        other = copy.copy(self)
+        other._compiled = True
+        other._graphs = {}
+        other.gradient_path = "not yet traced"
         return other
 
     # The model itself
@@ -442,13 +502,38 @@ class LogDensity:
         prior, likelihood = self._parts(z, indices)
         return -(prior + likelihood / self.likelihood_temperature) / self.posterior_temperature
 
-    def _batched(self, function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        def evaluate(position: Tensor) -> Tensor:
+    def _batched(
+        self, function: Callable[[Tensor, Tensor | None], Tensor]
+    ) -> Callable[[Tensor, Tensor | None], tuple[Tensor, ...]]:
+        def evaluate(position: Tensor, indices: Tensor | None) -> tuple[Tensor, ...]:
             with without_validation():
-                result: Tensor = vmap(function)(position)
-            return result
+                return (vmap(lambda z: function(z, indices))(position),)
 
         return evaluate
+
+    def _gradient(self, position: Tensor, indices: Tensor | None) -> tuple[Tensor, ...]:
+        tensors = (position,) if indices is None else (position, indices)
+        return self._gradient_function(position, indices)(*tensors)
+
+    def _over_chunks(
+        self,
+        function: Callable[[Tensor, Tensor | None], tuple[Tensor, ...]],
+        position: Tensor,
+        indices: Tensor | None,
+    ) -> tuple[Tensor, ...]:
+        """Add up a function of the rows over chunks of all rows, where these are set.
+
+        A minibatch of B of N rows scales its likelihood by N / B. With the weights B / N the
+        likelihoods of the chunks add up to that of all rows, and their priors to one prior.
+        """
+        if indices is not None or not self._chunk:
+            return function(position, indices)
+        totals: list[Tensor] = []
+        for rows in torch.arange(self._rows, device=self.device).split(self._chunk):
+            weight = len(rows) / self._rows
+            parts = [weight * part for part in function(position, rows)]
+            totals = [a + b for a, b in zip(totals, parts, strict=True)] if totals else parts
+        return tuple(totals)
 
     def _gradient_function(
         self, position: Tensor, indices: Tensor | None

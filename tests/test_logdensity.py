@@ -627,3 +627,129 @@ def test_likelihood_graph_computes_the_log_likelihood(build):
     with torch.no_grad():
         found = graph(*(values[name][0] for name in density.sites))
     assert_close(found.reshape(1), density.log_likelihood(position))
+
+
+@pytest.mark.parametrize("rows", [7, 20, 59])
+@pytest.mark.parametrize(
+    "build", [lifted_mlp, lifted_cnn, hierarchical, subsampled], ids=lambda build: build.__name__
+)
+def test_chunks_add_up_to_the_whole(build, rows):
+    model, args = build(torch.float64)
+    whole = LogDensity(model, *args).tempered(likelihood=2.0, posterior=0.5)
+    chunked = whole.chunked(rows)
+    position = some_positions(whole)
+    for found, expected in zip(
+        chunked.value_and_grad(position), whole.value_and_grad(position), strict=True
+    ):
+        assert_close(found, expected)
+    assert_close(chunked.potential(position), whole.potential(position))
+    assert_close(chunked.log_likelihood(position), whole.log_likelihood(position))
+    assert_close(chunked.log_prior(position), whole.log_prior(position))
+    batch = torch.arange(5)
+    assert_close(
+        chunked.value_and_grad(position, batch)[1], whole.value_and_grad(position, batch)[1]
+    )
+
+
+def test_a_chunk_is_all_that_the_model_sees_of_a_mapped_file(tmp_path):
+    seen = []
+
+    def model(x, y=None):
+        seen.append(len(x))
+        weight = pyro.sample("weight", dist.Normal(x.new_zeros(3), 1.0).to_event(1))
+        with pyro.plate("data", len(x)):
+            pyro.sample("y", dist.Normal(x @ weight, 1.0), obs=y)
+
+    numbers = torch.from_file(str(tmp_path / "x"), shared=True, size=3000, dtype=torch.float32)
+    numbers.copy_(torch.randn(3000))
+    x = numbers.reshape(1000, 3)
+    density = LogDensity(model, x, x.sum(1))
+    position = some_positions(density)
+    expected = density.value_and_grad(position)
+    seen.clear()
+    for found, one in zip(density.chunked(300).value_and_grad(position), expected, strict=True):
+        assert_close(found, one)
+    # Three chunks of one shape and what is left.
+    assert set(seen) == {300, 100}
+
+
+def test_chunks_of_no_rows_and_models_without_rows_are_refused():
+    model, args = by_hand(torch.float32)
+    with pytest.raises(UserError, match="chunks of 0 rows"):
+        LogDensity(model, *args).chunked(0)
+
+    def one_number():
+        mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+        pyro.sample("y", dist.Normal(mu, 1.0), obs=torch.tensor(1.0))
+
+    with pytest.raises(UserError, match="nothing to chunk"):
+        LogDensity(one_number).chunked(10)
+
+
+def test_chunks_as_large_as_the_data_are_the_data():
+    model, args = by_hand(torch.float64)
+    density = LogDensity(model, *args)
+    position = some_positions(density)
+    for rows in (60, 10**9):
+        whole = density.chunked(rows).value_and_grad(position)
+        assert torch.equal(whole[1], density.value_and_grad(position)[1])
+
+
+def test_what_cannot_be_compiled_runs_as_before_and_says_so(monkeypatch):
+    def refuse(*arguments):
+        raise RuntimeError("no C++ compiler was found: install g++ or clang\nsecond line")
+
+    monkeypatch.setattr(pyro_bnn.gradient, "_compile", refuse)
+    model, args = by_hand(torch.float32)
+    density = LogDensity(model, *args)
+    position = some_positions(density)
+    fallback = density.compiled()
+    found, expected = fallback.value_and_grad(position), density.value_and_grad(position)
+    assert density.gradient_path == "ATen graph, eager"
+    assert fallback.gradient_path == (
+        "ATen graph, eager; not compiled (no C++ compiler was found: install g++ or clang)"
+    )
+    assert torch.equal(found[1], expected[1])
+
+
+def test_a_compiled_gradient_that_differs_is_not_used(monkeypatch):
+    def wrong(graph, *inputs):
+        return lambda *tensors: (graph(*tensors)[0], graph(*tensors)[1] * 1.01)
+
+    monkeypatch.setattr(pyro_bnn.gradient, "_compile", wrong)
+    model, args = by_hand(torch.float32)
+    density = LogDensity(model, *args).compiled()
+    density.value_and_grad(some_positions(density))
+    assert density.gradient_path == (
+        "ATen graph, eager; not compiled (the traced graph differs from the model)"
+    )
+
+
+def test_a_compiler_that_is_missing_is_named(monkeypatch):
+    import torch._inductor.cpp_builder as builder
+
+    def missing(*arguments):
+        raise RuntimeError("none")
+
+    monkeypatch.setattr(builder, "get_cpp_compiler", missing)
+    model, args = by_hand(torch.float32)
+    density = LogDensity(model, *args).compiled()
+    density.value_and_grad(some_positions(density))
+    assert "not compiled (no C++ compiler was found" in density.gradient_path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("build", [by_hand, hierarchical, lifted_cnn], ids=lambda b: b.__name__)
+def test_compiled_gradients_are_those_of_the_graph(build, dtype):
+    model, args = build(dtype)
+    density = LogDensity(model, *args)
+    compiled = density.compiled()
+    position = some_positions(density)
+    for found, expected in zip(
+        compiled.value_and_grad(position), density.value_and_grad(position), strict=True
+    ):
+        assert_close(found, expected)
+    assert compiled.gradient_path == "ATen graph, compiled"
+    again = compiled.value_and_grad(position)
+    assert torch.equal(again[1], compiled.value_and_grad(position)[1])
