@@ -5,6 +5,7 @@ from __future__ import annotations
 from pyro.infer import Predictive
 
 from pyro_bnn.infer.kernels.chees import ChEES
+from pyro_bnn.infer.ensemble_start import ensemble_start
 from pyro_bnn.infer.kernels.hmc import HMC
 from pyro_bnn.infer.kernels.nuts import NUTS
 from pyro_bnn.infer.kernels.preconditioned_sgld import PreconditionedSGLD
@@ -27,4 +28,5 @@ __all__ = [
     "PolynomialDecay",
     "PreconditionedSGLD",
     "Predictive",
+    "ensemble_start",
 ]

@@ -7,12 +7,14 @@ import json
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Self, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
 from pyro_bnn.errors import UserError
 from pyro_bnn.infer.settings import GUIDES, KERNELS, AnyGuide, AnyKernel, HMCSettings, Table
+from pyro_bnn.infer.settings.orbit import OrbitSettings
+from pyro_bnn.infer.settings.start import StartSettings
 
 __all__ = ["QuotientSettings", "Recipe", "RunSettings"]
 
@@ -56,6 +58,10 @@ class Recipe(Table):
         The guide instead; its members are the chains of the run.
     run : RunSettings
         Chains, draws, seed, device.
+    start : StartSettings
+        Where the chains of a kernel begin.
+    orbit : OrbitSettings
+        Their moves along the orbits of the symmetries.
     quotient : QuotientSettings
         The canonical form.
     """
@@ -63,7 +69,18 @@ class Recipe(Table):
     kernel: AnyKernel | None = Field(None, discriminator="name")
     guide: AnyGuide | None = Field(None, discriminator="name")
     run: RunSettings = Field(default_factory=RunSettings)
+    start: StartSettings = Field(default_factory=lambda: StartSettings(**{"from": "prior"}))
+    orbit: OrbitSettings = Field(default_factory=OrbitSettings)
     quotient: QuotientSettings = Field(default_factory=QuotientSettings)
+
+    @model_validator(mode="after")
+    def _refuse_uneven_members(self) -> Self:
+        if self.start.source == "ensemble" and self.run.chains % self.start.members:
+            raise ValueError(
+                f"run.chains = {self.run.chains} is no multiple of "
+                f"start.members = {self.start.members}"
+            )
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -124,10 +141,14 @@ class Recipe(Table):
         except ValidationError as error:
             raise UserError(_sentence(error, source, cls._known_keys())) from error
 
+    def tables(self) -> dict[str, dict[str, Any]]:
+        """Return every setting that has a value, by table and key."""
+        return self.model_dump(exclude_none=True, by_alias=True)
+
     def to_toml(self) -> str:
         """Return every setting, defaults included, as TOML."""
         lines: list[str] = []
-        for table, values in self.model_dump(exclude_none=True).items():
+        for table, values in self.tables().items():
             lines += [f"[{table}]", *(f"{k} = {json.dumps(v)}" for k, v in values.items()), ""]
         return "\n".join(lines)
 
@@ -140,7 +161,7 @@ class Recipe(Table):
         """
         return {
             heading: [
-                (f"{table}.{name}", repr(field.default), field.description or "")
+                (f"{table}.{field.alias or name}", repr(field.default), field.description or "")
                 for name, field in kind.model_fields.items()
             ]
             for table, heading, kind in cls._tables()
@@ -150,17 +171,25 @@ class Recipe(Table):
     def _tables(cls) -> Iterator[tuple[str, str, type[Table]]]:
         """Name, heading and class of every table."""
         for table, field in cls.model_fields.items():
-            kinds = [k for k in get_args(field.annotation) if k is not type(None)]
+            kinds = list(_table_types(field.annotation))
             for kind in kinds:
-                yield table, f'[{table}] name = "{kind.model_fields["name"].default}"', kind
-            if not kinds:
-                assert field.annotation is not None
-                yield table, f"[{table}]", field.annotation
+                head = f"[{table}]"
+                if len(kinds) > 1:
+                    head += f' name = "{kind.model_fields["name"].default}"'
+                yield table, head, kind
 
     @classmethod
     def _known_keys(cls) -> list[str]:
         rows = (row for table in cls.documentation().values() for row in table)
         return list(dict.fromkeys(key for key, _, _ in rows))
+
+
+def _table_types(annotation: Any) -> Iterator[type[Table]]:
+    """Go through the tables that an annotation names: one, a union of them, or None beside."""
+    if isinstance(annotation, type) and issubclass(annotation, Table):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _table_types(part)
 
 
 def _sentence(error: ValidationError, source: str, known: list[str]) -> str:

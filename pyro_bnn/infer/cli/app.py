@@ -261,6 +261,11 @@ def _run(
             f"stopped    every finished draw is saved; go on with --resume --out {run.path}"
         )
         sys.exit(130)
+    if not_converged := run.recorded_start().get("members_not_converged"):
+        console.print(
+            f"members    {len(not_converged)} of {recipe.start.members} did not converge and are "
+            f"kept: {', '.join(map(str, not_converged))}"
+        )
     progress = mcmc.progress
     seconds = progress.seconds_warmup + progress.seconds_sampling
     console.print(
@@ -288,7 +293,7 @@ def _run(
 def _requested(path: Path | None, overrides: dict[str, Any], recorded: Recipe | None) -> Recipe:
     """Return the recipe that the command line asks for; a resumed run's own where it is silent."""
     if recorded is not None and path is None:
-        return Recipe.parse(recorded.model_dump(exclude_none=True), "the command line", overrides)
+        return Recipe.parse(recorded.tables(), "the command line", overrides)
     if path is not None and not path.is_file():
         path = find_shipped("inference", path.name) or path
     if path is None:

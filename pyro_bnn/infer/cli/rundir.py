@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import datetime
+import json
 from pathlib import Path
 
 from pyro_bnn.errors import UserError
 from pyro_bnn.infer.cli.script import ModelScript
+from pyro_bnn.infer.ensemble_start import EnsembleStart
 from pyro_bnn.infer.recipe import Recipe
 
 __all__ = ["RunDirectory", "default_out"]
@@ -33,6 +35,7 @@ class RunDirectory:
         self.path = path
         self.recipe_file = path / "recipe.toml"
         self.model_file = path / "model.py"
+        self.start_file = path / "start.json"
         self.trace_file = path / "trace.nc"
         self.summary_file = path / "summary.json"
         self.report_file = path / "report.html"
@@ -66,7 +69,25 @@ class RunDirectory:
         """Give the directory up again if nothing was saved in it."""
         if not (self.path / "state.safetensors").exists():
             self.model_file.unlink(missing_ok=True)
+            self.start_file.unlink(missing_ok=True)
             self.recipe_file.unlink(missing_ok=True)
+
+    def record_start(self, start: EnsembleStart) -> None:
+        """Write down the member of each chain, and which members did not converge."""
+        facts = {
+            "members": start.members,
+            "member_loss": start.loss.tolist(),
+            "member_epochs": start.epochs.tolist(),
+            "members_not_converged": [m for m, good in enumerate(start.converged) if not good],
+        }
+        self.start_file.write_text(json.dumps(facts), encoding="utf-8")
+
+    def recorded_start(self) -> dict[str, list[float]]:
+        """Return what `record_start` wrote; nothing where chains started from the prior."""
+        if not self.start_file.is_file():
+            return {}
+        facts: dict[str, list[float]] = json.loads(self.start_file.read_text(encoding="utf-8"))
+        return facts
 
     def recorded_recipe(self) -> Recipe:
         """Return the recipe that the run was started with.
@@ -91,10 +112,12 @@ class RunDirectory:
         UserError
             If the model script or a setting differs; names the first one that does.
         """
-        recorded = self.recorded_recipe().model_dump()
-        for table, values in requested.model_dump().items():
-            for name, value in (values or {}).items():
-                before = (recorded[table] or {}).get(name)
+        recorded = self.recorded_recipe().tables()
+        asked = requested.tables()
+        for table in {**asked, **recorded}:
+            values, old = asked.get(table, {}), recorded.get(table, {})
+            for name in {**values, **old}:
+                value, before = values.get(name), old.get(name)
                 chosen_at_start = table == "run" and name == "threads" and value == 0
                 if value != before and not chosen_at_start:
                     raise UserError(

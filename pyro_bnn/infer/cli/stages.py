@@ -24,7 +24,7 @@ from pyro_bnn.infer.point_estimate import maximum_a_posteriori
 from pyro_bnn.infer.predict import Predictions, likelihood_kind, predict
 from pyro_bnn.infer.recipe import Recipe
 from pyro_bnn.logdensity import LogDensity
-from pyro_bnn.symmetry import Quotient, SymmetryGroup
+from pyro_bnn.symmetry import OrbitMove, Quotient, SymmetryGroup
 from pyro_bnn.trace import GroupAppender, assemble, open_trace
 
 __all__ = ["declare", "judge", "quotient", "record", "sample"]
@@ -50,6 +50,7 @@ def sample(
     density: LogDensity, group: SymmetryGroup | None, recipe: Recipe, run: RunDirectory
 ) -> MCMC | GuideRun:
     """Warm up and draw, streaming to the run directory; go on where an earlier attempt ended."""
+    begun = (run.path / "state.safetensors").exists()
     if recipe.guide is not None:
         fitted = GuideRun(
             recipe.guide.ensemble(density, recipe.run.chains),
@@ -71,6 +72,9 @@ def sample(
         run_dir=run.path,
         dims=None if group is None else group.dims,
         segment_draws=recipe.run.segment_draws,
+        initial_params=None if begun else _start(density, recipe, run),
+        move=_orbit_move(density, group, recipe),
+        move_every=max(1, recipe.orbit.every),
     )
     mcmc.run(resume=True)
     return mcmc
@@ -109,6 +113,7 @@ def record(
         "seconds_point_estimate": seconds_point,
         "gradients": mcmc.progress.gradients * recipe.run.chains,
         "dead_chains": sorted(mcmc.progress.dead),
+        **run.recorded_start(),
     }
     if isinstance(mcmc, GuideRun):
         attributes["members"] = mcmc.guide.members
@@ -150,6 +155,26 @@ def judge(
     return summary
 
 
+def _start(density: LogDensity, recipe: Recipe, run: RunDirectory) -> dict[str, Tensor] | None:
+    """Optimise the members of the recipe, if it has any, and write down how they ended."""
+    generator = torch.Generator(density.device).manual_seed(recipe.run.seed)
+    start = recipe.start.positions(density, recipe.run.chains, generator)
+    if start is None:
+        return None
+    run.record_start(start)
+    return start.params
+
+
+def _orbit_move(
+    density: LogDensity, group: SymmetryGroup | None, recipe: Recipe
+) -> OrbitMove | None:
+    if recipe.orbit.every == 0:
+        return None
+    if group is None:
+        raise UserError("orbit.every needs the symmetries: leave quotient.enabled at true")
+    return OrbitMove(density, group, sweeps=recipe.orbit.sweeps)
+
+
 def _alive(trace: xr.DataTree) -> xr.DataTree:
     """Return the trace without its dead chains, which the root attribute ``dead_chains`` names."""
     dead = json.loads(str(trace.attrs.get("dead_chains", "[]")))
@@ -166,6 +191,10 @@ def _alive(trace: xr.DataTree) -> xr.DataTree:
         {node.path: keep(node.to_dataset(inherit=False)) for node in trace.subtree}
     )
     alive.attrs = dict(trace.attrs)
+    if "members" in alive.attrs:
+        members = json.loads(str(alive.attrs["members"]))
+        kept = [member for chain, member in enumerate(members) if chain not in dead]
+        alive.attrs["members"] = json.dumps(kept)
     return alive
 
 
