@@ -106,6 +106,8 @@ class Analysis:
         Spaces of constants that were contracted with weights.
     mixed : list of Leaf
         Spaces whose points some operator compares with each other.
+    bent : list of Leaf
+        Spaces along which some operator is not linear: no matrix passes through it.
     offsets : dict of int to float
         Constants to which scales act relatively (the eps of batch norm, by variance).
     nodes : dict
@@ -118,6 +120,7 @@ class Analysis:
     values: list[Value] = field(default_factory=list)
     inputs: list[Leaf] = field(default_factory=list)
     mixed: list[Leaf] = field(default_factory=list)
+    bent: list[Leaf] = field(default_factory=list)
     offsets: dict[int, float] = field(default_factory=dict)
     nodes: dict[Node, Any] = field(default_factory=dict)
     _deferred: list[Callable[[], None]] = field(default_factory=list)
@@ -190,6 +193,7 @@ class Analysis:
 
         if added and not value.zero:
             self._deferred.append(equations)
+            self.bent.extend(slot.leaf for axis in added for slot in axes[axis])
         return result
 
     def pin(self, value: Value, axis: int | None = None) -> None:
@@ -360,6 +364,10 @@ class Analysis:
                     spaces.unify(spaces.leaves(first[label]), spaces.leaves(axis))
                 else:
                     first[label] = axis
+        linear = kind != "map" or (degree == 1 and parity == "odd")
+        for label, axis in first.items():
+            if not linear or not _passes_matrices(kind, operands, label, label in out):
+                self.bent.extend(slot.leaf for slot in axis)
         axes = [spaces.slots(spaces.leaves(first.get(label, ()))) for label in out]
         result = self.new(axes, shape)
         varying = list(operands)
@@ -492,6 +500,21 @@ class _Relation:
                 system is self.analysis.sign and parity == "even" and target is not None
             ):
                 system.add({source: 1})
+
+
+def _passes_matrices(
+    kind: str, operands: Sequence[tuple[Value, Sequence[Hashable]]], label: Hashable, kept: bool
+) -> bool:
+    """Whether a matrix along one label of all operands passes through a linear relation."""
+    running = [
+        bool(value.axes[list(labels).index(label)]) if label in labels else False
+        for value, labels in operands
+    ]
+    if kind == "product":
+        return sum(running) == (1 if kept else 2)
+    if kind == "sum":
+        return all(runs or value.zero for runs, (value, _) in zip(running, operands, strict=True))
+    return kept
 
 
 def _exponents(block: Block, labels: Sequence[Hashable]) -> dict[Hashable, Hashable]:

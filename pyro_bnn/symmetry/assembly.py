@@ -12,6 +12,7 @@ from pyro_bnn.symmetry import spaces as tree
 from pyro_bnn.symmetry.analysis import Analysis, Block, Value
 from pyro_bnn.symmetry.computation import Computation
 from pyro_bnn.symmetry.exponents import LinearSystem
+from pyro_bnn.symmetry.frames import Frame
 from pyro_bnn.symmetry.group import Factor, Family, Space, SymmetryGroup, Term
 from pyro_bnn.symmetry.spaces import Leaf, Slot
 
@@ -55,12 +56,14 @@ def assemble(analysis: Analysis, weights: dict[str, Value], read: Computation) -
             names[base] if base else "",
             base.size if base else 1,
         )
+    bent = {names[leaf] for leaf in tree.simple(analysis.bent) if leaf in names}
     return SymmetryGroup(
         shapes={site: value.shape for site, value in weights.items()},
         layout=layout,
         dims={site: _dims(site, value, names) for site, value in weights.items()},
         spaces=found,
         families={family.name: family for family in families},
+        frames=_frames(found, families, bent),
         unruled=dict(analysis.unruled),
         unused=read.unused(),
         statistics=tuple(name for name, weight in read.weights.items() if weight.statistic),
@@ -86,6 +89,23 @@ def layout_of(
     return {
         name: tuple(_factors(axis, names) for axis in value.axes) for name, value in values.items()
     }
+
+
+def _frames(
+    found: dict[str, Space], families: Sequence[Family], bent: Collection[str]
+) -> dict[str, Frame]:
+    """Find the spaces that are only contracted: scales that any matrix may stand for."""
+    frames = {}
+    for space in found.values():
+        own = [f for f in families if f.space == space.name]
+        scales = [f for f in own if f.kind == "scale"]
+        if not space.permutable or space.name in bent or len(scales) != 1 or space.size < 2:
+            continue
+        terms = scales[0].terms
+        if len(own) == 2 and {term.exponent for term in terms} == {1.0, -1.0}:
+            name = f"frames of {space.name}"
+            frames[name] = Frame(space.name, space.size, space.over_size, terms)
+    return frames
 
 
 def _bases(analysis: Analysis, names: dict[Leaf, str]) -> dict[Leaf, Leaf]:

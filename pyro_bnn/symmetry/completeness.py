@@ -3,22 +3,29 @@
 At a generic point, the directions in which the weights can move without moving the outputs are
 the null space of the Jacobian. Its dimension, the rank deficit, counts every continuous symmetry
 there is; the group's own dimension is at most that. What is left over is hidden symmetry that
-no rule describes: a linear map in front of another, a ReLU that is never or always on for the
-inputs given (deep and narrow networks have those at most points), directions of attention beyond
-scales.
+no rule describes: a ReLU that is never or always on for the inputs given (deep and narrow
+networks have those at most points), weights that meet only part of their inputs, as behind a
+layer norm, whose outputs over gamma sum to zero.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from pyro_bnn.errors import UserError
+from pyro_bnn.symmetry import translation
 from pyro_bnn.symmetry.computation import Computation, computation
+from pyro_bnn.symmetry.element import GroupElement
 from pyro_bnn.symmetry.group import SymmetryGroup
+
+STEP = 1e-5
+ORBIT_TOLERANCE = 1e-7
 
 
 @dataclass(frozen=True)
@@ -32,7 +39,8 @@ class Completeness:
     deficit : int
         Dimension of the null space of the Jacobian, the least over the points tried.
     explained : int
-        Dimension of the continuous part of the group.
+        Dimension of the orbit: the directions in which scales, frames and translations move the
+        weights, those that move running statistics left out.
     """
 
     weights: int
@@ -82,12 +90,68 @@ def completeness(
     generator = torch.Generator().manual_seed(0)
     ranks = [_rank(read, sites, generator, tolerance) for _ in range(points)]
     count = sum(torch.Size(group.shapes[site]).numel() for site in sites)
-    explained = sum(
-        family.size
-        for family in group.kind("scale").values()
-        if any(term.site in sites for term in family.terms)
-    )
+    point = read.generic_point(generator)
+    explained = _orbit_dimension(group, point, sites)
     return Completeness(count, count - max(ranks), explained)
+
+
+def _orbit_dimension(group: SymmetryGroup, point: Mapping[str, Tensor], sites: list[str]) -> int:
+    """Return the rank of what the generators of the group do to the weights at a point."""
+    fixed = [site for site in group.shapes if site not in sites]
+    weights: list[Tensor] = []
+    statistics: list[Tensor] = []
+    for forward, backward in _generators(group):
+        moved = [e.apply({s: point[s][None] for s in group.shapes}) for e in (forward, backward)]
+        for rows, chosen in ((weights, sites), (statistics, fixed)):
+            difference = [
+                ((moved[0][s] - moved[1][s]).flatten(1) / (2 * STEP)).expand(forward.batch, -1)
+                for s in chosen
+            ]
+            rows.append(torch.cat([torch.zeros(forward.batch, 0), *difference], 1))
+    if not weights:
+        return 0
+    tangent, still = torch.cat(weights), torch.cat(statistics)
+    if still.shape[1]:
+        left, singular, _ = torch.linalg.svd(still)
+        tangent = left[:, _above(singular) :].T @ tangent
+    return _above(torch.linalg.svdvals(tangent))
+
+
+def _above(singular: Tensor) -> int:
+    largest = float(singular.max()) if singular.numel() else 0.0
+    return int((singular > ORBIT_TOLERANCE * max(largest, 1e-300)).sum())
+
+
+def _generators(group: SymmetryGroup) -> Iterator[tuple[GroupElement, GroupElement]]:
+    """Run through a small step along every continuous generator, and back."""
+    for name, family in group.kind("scale").items():
+        one = STEP * torch.eye(family.size, dtype=torch.float64)
+        yield _pair(group, family.size, log_scales={name: one})
+    for name, moved in group.translations.items():
+        one = STEP * torch.eye(moved.size, dtype=torch.float64)
+        shift = translation.spread(group, name, one)
+        yield _pair(group, moved.size, added={moved.site: shift})
+    for name, frame in group.frames.items():
+        count = frame.count * frame.size**2
+        one = STEP * torch.eye(count, dtype=torch.float64)
+        one = one.reshape(count, frame.count, frame.size, frame.size)
+        unit = torch.eye(frame.size, dtype=torch.float64)
+        forward = GroupElement(group, {}, {}, {}, count, {}, {name: unit + one})
+        yield forward, GroupElement(group, {}, {}, {}, count, {}, {name: unit - one})
+
+
+def _pair(
+    group: SymmetryGroup,
+    batch: int,
+    log_scales: Mapping[str, Tensor] | None = None,
+    added: Mapping[str, Tensor] | None = None,
+) -> tuple[GroupElement, GroupElement]:
+    scales, sums = dict(log_scales or {}), dict(added or {})
+    back = {n: -u for n, u in scales.items()}, {s: -r for s, r in sums.items()}
+    return (
+        GroupElement(group, {}, scales, {}, batch, sums),
+        GroupElement(group, {}, back[0], {}, batch, back[1]),
+    )
 
 
 def _rank(read: Computation, sites: list[str], generator: torch.Generator, tolerance: float) -> int:

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from pyro_bnn.symmetry import frames as linear
 from pyro_bnn.symmetry import translation
@@ -295,11 +294,11 @@ class SymmetryGroup:
             name: 1 - 2 * torch.randint(2, (batch, f.size), generator=generator)
             for name, f in self.kind("sign").items()
         }
-        added: dict[str, Tensor] = {}
-        for name, moved in self.translations.items():
-            noise = torch.randn(batch, moved.size, generator=generator, dtype=torch.float64)
-            share = translation.spread(self, name, spread * noise)
-            added[moved.site] = added[moved.site] + share if moved.site in added else share
+        shifts = {
+            name: spread * torch.randn(batch, t.size, generator=generator, dtype=torch.float64)
+            for name, t in self.translations.items()
+        }
+        added = translation.added(self, shifts)
         return GroupElement(self, permutations, log_scales, signs, batch, added)
 
     def sample_frames(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pyro_bnn.errors import UserError
+from pyro_bnn.symmetry import translation
 from pyro_bnn.symmetry.computation import computation
 from pyro_bnn.symmetry.element import GroupElement
 from pyro_bnn.symmetry.group import SymmetryGroup
@@ -106,7 +107,7 @@ def element_dataset(element: GroupElement, like: xr.Dataset) -> xr.Dataset:
     """Store group elements as variables over ``chain`` and ``draw``.
 
     ``h0 (chain, draw, h0_unit)`` is the permutation of the space ``h0``; families of scales and
-    signs are named as the group names them, with underscores.
+    signs, and translations, are named as the group names them, with underscores.
     """
     chains, draws = like.sizes["chain"], like.sizes["draw"]
 
@@ -138,6 +139,9 @@ def element_dataset(element: GroupElement, like: xr.Dataset) -> xr.Dataset:
         else:
             array = shaped(element.signs.get(name, torch.ones(1, family.size))).astype(np.float32)
         variables[key] = ((*SAMPLE_DIMS, *dims), array if dims else array[..., 0])
+    for name, values in translation.parameters(group, element.added).items():
+        key = variable_name(name)
+        variables[key] = ((*SAMPLE_DIMS, f"{key}_parameter"), shaped(values).astype(np.float64))
     coords = {dim: like.coords[dim] for dim in SAMPLE_DIMS if dim in like.coords}
     return xr.Dataset(variables, coords=coords)
 
@@ -154,11 +158,12 @@ def read_element(group: SymmetryGroup, data: xr.Dataset) -> GroupElement:
     families = {n: flat(variable_name(n)).reshape(batch, -1) for n in group.families}
     scales = {n: families[n].double() for n in group.kind("scale")}
     signs = {n: families[n].long() for n in group.kind("sign")}
-    return GroupElement(group, permutations, scales, signs, batch)
+    added = translation.added(group, {n: flat(variable_name(n)) for n in group.translations})
+    return GroupElement(group, permutations, scales, signs, batch, added)
 
 
 def variable_name(family: str) -> str:
-    """Return the name of a family as a variable of a trace."""
+    """Return the name of a family or a translation as a variable of a trace."""
     kept = "".join(c if c.isalnum() else "_" for c in family)
     return "_".join(part for part in kept.split("_") if part)
 

@@ -75,6 +75,27 @@ def part(group: SymmetryGroup, name: str, value: Tensor) -> Tensor:
     return table.reshape(value.shape[0], -1)
 
 
+def parameters(group: SymmetryGroup, added: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Read the parameters of every translation, ``(batch, size)``, from what is added to sites."""
+    left = dict(added)
+    result = {}
+    for name, moved in group.translations.items():
+        shape = group.shapes[moved.site]
+        value = left.get(moved.site, torch.zeros(1, *shape, dtype=torch.float64))
+        result[name] = part(group, name, value)
+        left[moved.site] = value - spread(group, name, result[name])
+    return result
+
+
+def added(group: SymmetryGroup, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return what translations of given parameters add, ``(batch, *shape)`` for each site."""
+    result: dict[str, Tensor] = {}
+    for name, moved in group.translations.items():
+        share = spread(group, name, values[name])
+        result[moved.site] = result[moved.site] + share if moved.site in result else share
+    return result
+
+
 def settle(
     group: SymmetryGroup, params: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], GroupElement]:

@@ -30,12 +30,43 @@ def test_group_explains_the_rank_deficit(act, deficit):
     assert found.score == 1.0
 
 
-def test_linear_stream_has_more_than_scales():
-    plain = nn.Sequential(nn.Linear(3, 4), nn.Identity(), nn.Linear(4, 3))
-    x = torch.zeros(30, 3)
+class Attention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.heads = nn.MultiheadAttention(6, 2, batch_first=True)
+
+    def forward(self, x):
+        return self.heads(x, x, x, need_weights=False)[0]
+
+
+def classifier():
+    return nn.Sequential(net(nn.ReLU()), nn.LogSoftmax(-1))
+
+
+@pytest.mark.parametrize(
+    ("make", "shape", "deficit"),
+    [
+        # two heads of width 3: GL(3) twice each, a null key bias, a value bias taken up later
+        (Attention, (12, 4, 6), 2 * 2 * 9 + 6 + 6),
+        # six scales; a shift of the last layer's six columns and bias
+        (classifier, (60, 4), 6 + 7),
+        # GL(4) less the matrix that fixes both maps of rank three, and the first bias
+        (lambda: nn.Sequential(nn.Linear(3, 4), nn.Identity(), nn.Linear(4, 3)), (30, 3), 15 + 4),
+    ],
+)
+def test_frames_and_translations_explain_the_rest(make, shape, deficit):
+    plain, x = make(), torch.zeros(shape)
     found = completeness(discover(plain, x), plain, x)
-    assert found.explained == 4
-    assert found.deficit > 4
+    assert (found.deficit, found.explained) == (deficit, deficit)
+
+
+def test_deep_and_narrow_networks_hide_symmetries():
+    layers = [nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 5), nn.ReLU()]
+    layers += [nn.Linear(5, 5), nn.ReLU(), nn.Linear(5, 1)]
+    plain, x = nn.Sequential(*layers), torch.zeros(120, 3)
+    found = completeness(discover(plain, x), plain, x)
+    assert found.explained == 15
+    assert found.deficit > 15
     assert found.score < 1.0
 
 
