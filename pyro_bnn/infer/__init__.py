@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pyro.infer import Predictive
 
-from pyro_bnn.infer.kernels.chees import ChEES
 from pyro_bnn.infer.ensemble_start import ensemble_start
+from pyro_bnn.infer.kernels.adjusted_mclmc import AdjustedMCLMC
+from pyro_bnn.infer.kernels.chees import ChEES
 from pyro_bnn.infer.kernels.hmc import HMC
+from pyro_bnn.infer.kernels.mclmc import MCLMC
 from pyro_bnn.infer.kernels.nuts import NUTS
 from pyro_bnn.infer.kernels.preconditioned_sgld import PreconditionedSGLD
 from pyro_bnn.infer.kernels.schedules import Constant, Cyclical, PolynomialDecay
@@ -17,11 +19,13 @@ from pyro_bnn.infer.mcmc import MCMC
 
 __all__ = [
     "HMC",
+    "MCLMC",
     "MCMC",
     "NUTS",
     "SGHMC",
     "SGLD",
     "SGNHT",
+    "AdjustedMCLMC",
     "ChEES",
     "Constant",
     "Cyclical",

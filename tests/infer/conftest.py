@@ -7,7 +7,17 @@ import pytest
 import torch
 from arviz_stats.base import array_stats
 
-from pyro_bnn.infer import HMC, NUTS, SGHMC, SGLD, SGNHT, ChEES, PreconditionedSGLD
+from pyro_bnn.infer import (
+    HMC,
+    MCLMC,
+    NUTS,
+    SGHMC,
+    SGLD,
+    SGNHT,
+    AdjustedMCLMC,
+    ChEES,
+    PreconditionedSGLD,
+)
 
 
 class Gaussian:
@@ -37,14 +47,16 @@ EXACT = {
     "HMC": lambda **options: HMC(None, **{"num_steps": 8, "jitter": 0.5, **options}),
     "NUTS": lambda **options: NUTS(None, **options),
     "ChEES": lambda **options: ChEES(None, **options),
+    "AdjustedMCLMC": lambda **options: AdjustedMCLMC(None, **{"num_steps": 10, **options}),
 }
+UNADJUSTED = {"MCLMC": lambda **options: MCLMC(None, **{"steps_per_draw": 5, **options})}
 STOCHASTIC = {
     "SGLD": lambda **options: SGLD(None, **options),
     "PreconditionedSGLD": lambda **options: PreconditionedSGLD(None, **options),
     "SGHMC": lambda **options: SGHMC(None, **options),
     "SGNHT": lambda **options: SGNHT(None, **options),
 }
-KERNELS = EXACT | STOCHASTIC
+KERNELS = EXACT | UNADJUSTED | STOCHASTIC
 
 
 @pytest.fixture(params=EXACT, ids=str)

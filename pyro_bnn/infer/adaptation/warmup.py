@@ -13,7 +13,13 @@ from pyro_bnn.infer.adaptation.mass_matrix import PooledVariance
 from pyro_bnn.infer.adaptation.schedule import window_ends
 from pyro_bnn.infer.kernels.hamiltonian import Density, Info, leapfrog, metric_from_variance
 
-__all__ = ["StepSizeSearch", "Warmup", "reasonable_step_size"]
+__all__ = [
+    "StepSizeSearch",
+    "Warmup",
+    "acceptance_of",
+    "reasonable_step_size",
+    "search_step_size",
+]
 
 StepSizeSearch = Callable[[Any, Density, torch.Generator], Tensor]
 """From a state to step sizes of the same shape."""
@@ -153,19 +159,37 @@ def reasonable_step_size(state: Any, density: Density, generator: torch.Generato
     """
     momentum = state.metric.draw_momentum(state.position, generator)
     start = state.potential + state.metric.kinetic_energy(momentum)
-    step_size: Tensor = state.step_size
-    direction = torch.zeros_like(step_size)
-    settled = torch.zeros_like(step_size, dtype=torch.bool)
-    for _ in range(60):
+
+    def rate(step_size: Tensor) -> Tensor:
         _, moved, potential, _ = leapfrog(
             state.position, momentum, state.gradient, density, step_size, state.metric
         )
-        rise = potential + state.metric.kinetic_energy(moved) - start
-        acceptance = torch.exp(-torch.nan_to_num(rise, nan=torch.inf)).clamp(max=1)
-        if step_size.ndim == 0:
-            # A chain that is NaN before the step says nothing about its size.
-            acceptance = torch.where(start.isnan(), torch.nan, acceptance).nanmean()
-        wanted = torch.where(acceptance > 0.8, 1.0, -1.0).to(step_size)
+        return acceptance_of(potential + state.metric.kinetic_energy(moved) - start, start)
+
+    return search_step_size(state.step_size, rate)
+
+
+def acceptance_of(rise: Tensor, start: Tensor) -> Tensor:
+    """Return acceptance rates ``(chain,)``; NaN for a chain that is NaN before it moves."""
+    acceptance = torch.exp(-torch.nan_to_num(rise, nan=torch.inf)).clamp(max=1)
+    return torch.where(start.isnan(), torch.nan, acceptance)
+
+
+def search_step_size(step_size: Tensor, rate: Callable[[Tensor], Tensor]) -> Tensor:
+    """Double or halve step sizes until the rate of success crosses 80 %.
+
+    Parameters
+    ----------
+    step_size : Tensor
+        Where to start: ``(chain,)``, or a scalar, for the mean over chains.
+    rate : callable
+        From step sizes to rates ``(chain,)`` that fall with the step; a NaN says nothing.
+    """
+    direction = torch.zeros_like(step_size)
+    settled = torch.zeros_like(step_size, dtype=torch.bool)
+    for _ in range(60):
+        success = rate(step_size) if step_size.ndim else rate(step_size).nanmean()
+        wanted = torch.where(success > 0.8, 1.0, -1.0).to(step_size)
         settled = settled | ((direction != 0) & (wanted != direction))
         if bool(settled.all()):
             break

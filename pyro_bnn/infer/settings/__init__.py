@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import get_args
 
+from pyro_bnn.infer.settings.adjusted_mclmc import AdjustedMCLMCSettings
 from pyro_bnn.infer.settings.base import KernelSettings, Table
 from pyro_bnn.infer.settings.chees import ChEESSettings
 from pyro_bnn.infer.settings.guides import GUIDES, AnyGuide, GuideSettings
 from pyro_bnn.infer.settings.hmc import HMCSettings
+from pyro_bnn.infer.settings.mclmc import MCLMCSettings
 from pyro_bnn.infer.settings.nuts import NUTSSettings
 from pyro_bnn.infer.settings.preconditioned_sgld import PreconditionedSGLDSettings
 from pyro_bnn.infer.settings.sghmc import SGHMCSettings
@@ -18,11 +20,13 @@ __all__ = [
     "GUIDES",
     "KERNELS",
     "AnyGuide",
+    "AdjustedMCLMCSettings",
     "AnyKernel",
     "ChEESSettings",
     "GuideSettings",
     "HMCSettings",
     "KernelSettings",
+    "MCLMCSettings",
     "NUTSSettings",
     "PreconditionedSGLDSettings",
     "SGHMCSettings",
@@ -35,6 +39,8 @@ AnyKernel = (
     HMCSettings
     | NUTSSettings
     | ChEESSettings
+    | MCLMCSettings
+    | AdjustedMCLMCSettings
     | SGLDSettings
     | PreconditionedSGLDSettings
     | SGHMCSettings

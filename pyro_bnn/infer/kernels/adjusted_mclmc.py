@@ -1,0 +1,160 @@
+"""Metropolis-adjusted microcanonical sampling (Robnik, Cohn-Gordon & Seljak 2025)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_bnn.errors import UserError
+from pyro_bnn.infer.adaptation.trajectory import TrajectoryWarmup
+from pyro_bnn.infer.adaptation.warmup import acceptance_of, search_step_size
+from pyro_bnn.infer.kernels.hamiltonian import DIVERGENCE, Density, Info, Trajectory
+from pyro_bnn.infer.kernels.hamiltonian_kernel import HamiltonianKernel
+from pyro_bnn.infer.kernels.isokinetic import (
+    GRADIENTS_PER_STEP,
+    draw_direction,
+    isokinetic_step,
+    refuse_one_dimension,
+    spread,
+)
+from pyro_bnn.infer.kernels.trajectory import TrajectoryState, count_steps
+from pyro_bnn.logdensity import LogDensity
+
+__all__ = ["AdjustedMCLMC"]
+
+
+class AdjustedMCLMC(HamiltonianKernel):
+    """Isokinetic trajectories of random length, each from a fresh direction, accepted or rejected.
+
+    The change of potential and kinetic energy along a trajectory takes the place of the error of
+    the Hamiltonian, which makes the posterior exactly invariant. The paper sets the length from
+    autocorrelations; here it is learned across chains by the ChEES criterion, as in `ChEES`, and
+    lengths are spread evenly over (0, 2 L) for the mean length L.
+
+    Parameters
+    ----------
+    model : callable or LogDensity
+        A Pyro model with at least two latent numbers.
+    step_size : float
+        Where the adaptation starts, or the step size itself when it is not adapted.
+    num_steps : float
+        Mean number of steps of a trajectory, of two gradients each, where the adaptation starts.
+    adapt_step_size, adapt_num_steps, adapt_mass_matrix, full_mass : bool
+        What warm-up adapts, and whether the preconditioner is dense.
+    target_accept_prob : float
+        Acceptance rate, a harmonic mean over chains, that the step size aims at.
+    init_strategy : callable, optional
+        One of Pyro's ``init_to_*`` functions; draws from the prior by default.
+
+    Raises
+    ------
+    UserError
+        If an option is out of range; by `init`, if there is only one latent number.
+    """
+
+    state_type = TrajectoryState
+    max_steps = 512
+    """Steps that a draw makes at most."""
+
+    def __init__(
+        self,
+        model: Callable[..., Any] | LogDensity,
+        step_size: float = 0.1,
+        num_steps: float = 5.0,
+        adapt_step_size: bool = True,
+        adapt_num_steps: bool = True,
+        adapt_mass_matrix: bool = True,
+        full_mass: bool = False,
+        target_accept_prob: float = 0.9,
+        init_strategy: Callable[..., Any] | None = None,
+        **pyro_only: Any,
+    ) -> None:
+        super().__init__(
+            model,
+            step_size=step_size,
+            adapt_step_size=adapt_step_size,
+            adapt_mass_matrix=adapt_mass_matrix,
+            full_mass=full_mass,
+            target_accept_prob=target_accept_prob,
+            init_strategy=init_strategy,
+            **pyro_only,
+        )
+        if num_steps < 1:
+            raise UserError(f"AdjustedMCLMC: num_steps is {num_steps}, give at least 1")
+        self.num_steps = num_steps
+        self.adapt_num_steps = adapt_num_steps
+
+    def init(
+        self, position: Tensor, density: Density, generator: torch.Generator
+    ) -> TrajectoryState:
+        """Start a batch of chains at positions ``(chain, dim)``."""
+        refuse_one_dimension(position, "AdjustedMCLMC")
+        state = super().init(position, density, generator)
+        return TrajectoryState.start(state, self.num_steps)
+
+    def step(
+        self, state: TrajectoryState, density: Density, generator: torch.Generator
+    ) -> tuple[TrajectoryState, Info]:
+        """Draw a direction, follow a trajectory, accept or reject its end."""
+        steps = count_steps(state, self.max_steps)
+        root = state.metric.unwhitening()
+        direction = draw_direction(state.position, generator)
+        position, potential, gradient = state.position, state.potential, state.gradient
+        rise = -potential
+        for _ in range(steps):
+            position, direction, potential, gradient, kinetic = isokinetic_step(
+                position, direction, gradient, density, state.step_size, root
+            )
+            rise = rise + kinetic
+        rise = torch.nan_to_num(rise + potential, nan=math.inf)
+        acceptance = torch.exp(-rise).clamp(max=1.0)
+        uniform = torch.rand(rise.shape, dtype=rise.dtype, device=rise.device, generator=generator)
+        accepted = uniform < acceptance
+
+        chosen = accepted[:, None]
+        new = state._replace(
+            position=torch.where(chosen, position, state.position),
+            potential=torch.where(accepted, potential, state.potential),
+            gradient=torch.where(chosen, gradient, state.gradient),
+            draws=state.draws + 1,
+        )
+        step_size = state.step_size.expand(rise.shape)
+        stats: dict[str, Tensor] = {
+            "lp": -new.potential,
+            "acceptance_rate": acceptance,
+            "diverging": rise > DIVERGENCE,
+            "n_steps": torch.full_like(rise, steps, dtype=torch.int32),
+            "step_size": step_size,
+        }
+        velocity = spread(direction, root)
+        trajectory = Trajectory(state.position, position, velocity, steps * step_size)
+        return new, Info(stats, GRADIENTS_PER_STEP * steps, trajectory)
+
+    def warmup(self, num_steps: int) -> TrajectoryWarmup:
+        """Return the adaptation of step size, length and preconditioner over `num_steps` steps."""
+        return TrajectoryWarmup(
+            num_steps,
+            adapt_step_size=self.adapt_step_size,
+            adapt_num_steps=self.adapt_num_steps,
+            adapt_mass_matrix=self.adapt_mass_matrix,
+            target_accept_prob=self.target_accept_prob,
+            find_step_size=_reasonable_step_size,
+        )
+
+
+def _reasonable_step_size(state: Any, density: Density, generator: torch.Generator) -> Tensor:
+    """Double or halve step sizes until one isokinetic step is accepted 80 % of the time."""
+    direction = draw_direction(state.position, generator)
+    root = state.metric.unwhitening()
+
+    def rate(step_size: Tensor) -> Tensor:
+        _, _, potential, _, kinetic = isokinetic_step(
+            state.position, direction, state.gradient, density, step_size, root
+        )
+        return acceptance_of(potential - state.potential + kinetic, state.potential)
+
+    return search_step_size(state.step_size, rate)
