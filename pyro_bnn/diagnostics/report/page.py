@@ -11,6 +11,7 @@ import xarray as xr
 from pyro_bnn.diagnostics.diagnosis import Diagnosis, diagnose
 from pyro_bnn.diagnostics.format import ABSENT, number
 from pyro_bnn.diagnostics.report.diversity import diversity_pictures, diversity_rows
+from pyro_bnn.diagnostics.report.environment import environment
 from pyro_bnn.diagnostics.report.facts import facts
 from pyro_bnn.diagnostics.report.predictions import (
     ood_pictures,
@@ -90,52 +91,47 @@ def render(trace: xr.DataTree, found: Diagnosis) -> str:
         HTML.
     """
     summary = summarize(trace, found)
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("pyro_bnn.diagnostics"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page: str = environment.get_template("report.html.j2").render(
-        title=str(trace.attrs.get("model", "Bayesian neural network")),
-        facts=facts(trace, found),
-        headline=headline(found),
-        comparison=comparison(found),
-        verdicts=verdicts(found),
-        scores=score_rows(found),
-        has_point=found.point is not None,
-        prediction=found.posterior,
-        prediction_pictures=prediction_pictures(found),
-        uncertainty_notes=uncertainty_notes(found),
-        ood=ood_rows(found),
-        ood_pictures=ood_pictures(found),
-        diversity=diversity_rows(found),
-        diversity_members=0 if found.diversity is None else found.diversity.members,
-        diversity_pictures=diversity_pictures(found),
-        spaces=space_rows(found),
-        finer=finer_rows(found),
-        has_null=found.null is not None,
-        subsets=[result for result in found.convergence.values() if result.is_subset],
-        has_canonical="canonical" in found.convergence,
-        space_pictures=space_pictures(found),
-        orbits=found.orbits,
-        orbit_rows=orbit_rows(found),
-        log_order=log_order(found),
-        orbit_notes=orbit_notes(found),
-        exchangeability=exchangeability_rows(found),
-        statements=statement_rows(found),
-        mixing_pictures=mixing_pictures(found),
-        worst=worst_scalars(trace, found),
-        sampler=found.sampler,
-        sampler_rows=sampler_rows(found),
-        sampler_pictures=sampler_pictures(trace, found),
-        recipe=str(trace.attrs.get("recipe", "")),
-        summary=[(key, _plain(value), SUMMARY_KEYS[key]) for key, value in summary.items()],
-        number=number,
-        absent=ABSENT,
+    page: str = (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            title=str(trace.attrs.get("model", "Bayesian neural network")),
+            facts=facts(trace, found),
+            headline=headline(found),
+            comparison=comparison(found),
+            verdicts=verdicts(found),
+            scores=score_rows(found),
+            has_point=found.point is not None,
+            prediction=found.posterior,
+            prediction_pictures=prediction_pictures(found),
+            uncertainty_notes=uncertainty_notes(found),
+            ood=ood_rows(found),
+            ood_pictures=ood_pictures(found),
+            diversity=diversity_rows(found),
+            diversity_members=0 if found.diversity is None else found.diversity.members,
+            diversity_pictures=diversity_pictures(found),
+            spaces=space_rows(found),
+            finer=finer_rows(found),
+            has_null=found.null is not None,
+            subsets=[result for result in found.convergence.values() if result.is_subset],
+            has_canonical="canonical" in found.convergence,
+            space_pictures=space_pictures(found),
+            orbits=found.orbits,
+            orbit_rows=orbit_rows(found),
+            log_order=log_order(found),
+            orbit_notes=orbit_notes(found),
+            exchangeability=exchangeability_rows(found),
+            statements=statement_rows(found),
+            mixing_pictures=mixing_pictures(found),
+            worst=worst_scalars(trace, found),
+            sampler=found.sampler,
+            sampler_rows=sampler_rows(found),
+            sampler_pictures=sampler_pictures(trace, found),
+            recipe=str(trace.attrs.get("recipe", "")),
+            summary=[(key, _plain(value), SUMMARY_KEYS[key]) for key, value in summary.items()],
+            number=number,
+            absent=ABSENT,
+        )
     )
     return page
 

@@ -1,0 +1,69 @@
+"""Runs that differ in their seed only become one row, with an interval over seeds."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+from scipy.stats import t as student
+
+from pyro_bnn.diagnostics.comparison.entry import Entry
+from pyro_bnn.diagnostics.comparison.resampling import LEVEL
+
+_COUNTS = ("modes", "draws")
+
+
+def recipe_key(trace: xr.DataTree) -> str | None:
+    """Return what a run was made by, its seed left out; None if the trace does not say."""
+    try:
+        recipe = tomllib.loads(str(trace.attrs.get("recipe", "")))
+    except tomllib.TOMLDecodeError:
+        return None
+    if not recipe:
+        return None
+    run = dict(recipe.get("run", {}))
+    if "seed" not in run:
+        return None
+    del run["seed"]
+    stated = (str(trace.attrs.get("model", "")), str(trace.attrs.get("method", "")))
+    return json.dumps([*stated, {**recipe, "run": run}], sort_keys=True, default=str)
+
+
+def over_seeds(entries: Sequence[Entry]) -> Entry:
+    """Average runs that differ in their seed.
+
+    Parameters
+    ----------
+    entries
+        Of one recipe, one at least.
+
+    Returns
+    -------
+    Entry
+        Means over seeds with Student's interval of probability 0.95 for the mean; a single entry
+        as it is.
+    """
+    first = entries[0]
+    if len(entries) == 1:
+        return first
+    count = len(entries)
+    values: dict[str, float | int | str] = {}
+    intervals = {}
+    for key, value in first.values.items():
+        listed = [one.values.get(key) for one in entries]
+        if isinstance(value, str) or key in _COUNTS or any(v is None for v in listed):
+            values[key] = value
+            continue
+        numbers = np.array(listed, dtype=np.float64)
+        half = float(student.ppf((1 + LEVEL) / 2, count - 1) * numbers.std(ddof=1) / np.sqrt(count))
+        mean = float(numbers.mean())
+        values[key], intervals[key] = mean, (mean - half, mean + half)
+    predictive = [one.log_predictive for one in entries if one.log_predictive is not None]
+    together = None
+    if len(predictive) == count:
+        together = np.logaddexp.reduce(np.stack(predictive), axis=0) - np.log(count)
+    notes = tuple(note for one in entries for note in one.notes)
+    return Entry(f"{first.name} (mean of {count} seeds)", values, intervals, together, notes)
