@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from pyro_bnn.symmetry.group import SymmetryGroup
 from pyro_bnn.symmetry.identities import Identity, Statement, compared, statements
 from pyro_bnn.symmetry.labelled import SAMPLE_DIMS, posterior_of, tensors
 from pyro_bnn.symmetry.prior_score import PriorScore
-from pyro_bnn.trace import add_groups, open_trace
+from pyro_bnn.trace import add_groups, encode_attrs, open_trace
 
 __all__ = ["identities_dataset", "output_shift", "virial", "write_identities"]
 
@@ -32,10 +33,12 @@ Axes = str | Mapping[str, int]
 def write_identities(trace: str | Path, density: LogDensity, group: SymmetryGroup) -> None:
     """Add a group ``identities`` to a trace file.
 
-    The draws are read block by block. The group has one dimension ``statement``, with the
-    variables ``kind`` (``virial``, ``stein`` or ``output-shift``), ``where`` (a hidden space, a
-    family of scales or a site), ``unit`` (-1: the average over the space), ``value``,
-    ``expectation``, ``mcse`` and ``z``. It stays away if the network has no continuous symmetry.
+    The draws are read block by block; chains that died, or have a draw that is not finite, are
+    left out and named in the attribute ``chains_left_out``. The group has one dimension
+    ``statement``, with the variables ``kind`` (``virial``, ``stein`` or ``output-shift``),
+    ``where`` (a hidden space, a family of scales or a site), ``unit`` (-1: the average over the
+    space), ``value``, ``expectation``, ``mcse`` and ``z``. A network without continuous symmetry
+    gets no such group.
 
     Parameters
     ----------
@@ -54,15 +57,30 @@ def write_identities(trace: str | Path, density: LogDensity, group: SymmetryGrou
     path = Path(trace)
     path = path / "trace.nc" if path.is_dir() else path
     with open_trace(path) as opened:
-        found = identities_dataset(posterior_of(opened, group), density, group)
+        posterior = posterior_of(opened, group)
+        dead = json.loads(str(opened.attrs.get("dead_chains", "[]")))
+        found = identities_dataset(posterior, density, group, without=dead)
     if found.sizes["statement"]:
         add_groups(path, {"identities": found})
 
 
 def identities_dataset(
-    posterior: xr.Dataset, density: LogDensity, group: SymmetryGroup
+    posterior: xr.Dataset,
+    density: LogDensity,
+    group: SymmetryGroup,
+    *,
+    without: Collection[int] = (),
 ) -> xr.Dataset:
-    """Return the identities of a posterior as `write_identities` stores them."""
+    """Return the identities of a posterior as `write_identities` stores them.
+
+    Parameters
+    ----------
+    posterior : Dataset
+    density : LogDensity
+    group : SymmetryGroup
+    without : collection of int
+        Positions of chains to leave out.
+    """
     score = PriorScore(density)
     found = [s for s in statements(group, score.normal) if s.kind in WRITTEN]
     tables: list[list[Tensor]] = [[] for _ in found]
@@ -72,10 +90,16 @@ def identities_dataset(
         slopes = score(tensors(block, group))
         for statement, parts in zip(found, tables, strict=True):
             parts.append(statement.statistic(draws, slopes).unflatten(0, shape))
+    values = [torch.cat(parts, 1) for parts in tables]
+    kept = torch.ones(posterior.sizes["chain"], dtype=torch.bool)
+    kept[list(without)] = False
+    for table in values:
+        kept &= table.isfinite().all(-1).all(-1)
     rows: list[tuple[str, str, int, float, float, float, float]] = []
-    for statement, parts in zip(found, tables, strict=True):
-        values = torch.cat(parts, 1)
-        rows += _rows(statement, compared("", statement, values.flatten(0, 1), len(values)))
+    for statement, table in zip(found, values, strict=True):
+        if kept.any():
+            flat = table[kept].flatten(0, 1)
+            rows += _rows(statement, compared("", statement, flat, int(kept.sum())))
     names = ("kind", "where", "unit", "value", "expectation", "mcse", "z")
     columns = list(zip(*rows, strict=True)) or [()] * len(names)
     types = (object, object, np.int32, *(np.float64,) * 4)
@@ -83,7 +107,8 @@ def identities_dataset(
         {
             name: ("statement", np.array(column, dtype=dtype))
             for name, column, dtype in zip(names, columns, types, strict=True)
-        }
+        },
+        attrs=encode_attrs({"chains_left_out": (~kept).nonzero().flatten().tolist()}),
     )
 
 

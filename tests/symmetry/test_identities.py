@@ -236,8 +236,25 @@ def test_a_trace_gets_a_group_of_identities(group, density, trace_file, monkeypa
     write_identities(trace_file, density, group)
 
 
+def test_chains_that_died_are_left_out(group, density, tmp_path):
+    theta = prior_draws(800)
+    whole = labelled(theta, group)
+    broken = whole.copy(deep=True)
+    broken["posterior"]["w1"][1, 7] = np.nan
+    broken["posterior"]["w2"][3] *= 100.0
+    broken.attrs["dead_chains"] = "[3]"
+    broken.to_netcdf(tmp_path / "trace.nc")
+    write_identities(tmp_path / "trace.nc", density, group)
+    with open_trace(tmp_path / "trace.nc") as trace:
+        stored = trace["identities"].to_dataset().load()
+    assert stored.attrs["chains_left_out"] == "[1, 3]"
+    kept = {k: v.reshape(4, -1, *v.shape[1:])[[0, 2]] for k, v in theta.items()}
+    expected = identities(group, kept, SCALES)["virial of h0"].pooled_z
+    assert float(stored["z"][0]) == pytest.approx(expected, rel=1e-5)
+
+
 def test_a_network_without_scales_or_shifts_gets_no_group(group, density, trace_file):
-    bare = group.__class__(**{**group.__dict__, "families": {}, "shifts": {}})
+    bare = group.__class__(**{**group.__dict__, "families": {}, "translations": {}})
     write_identities(trace_file, density, bare)
     with open_trace(trace_file) as trace:
         assert set(trace.children) == {"posterior"}

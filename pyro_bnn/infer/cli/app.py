@@ -108,7 +108,8 @@ def quotient(
 ) -> None:
     """Find the symmetries of the network and put every draw in canonical form.
 
-    Adds the groups canonical_posterior and symmetry to the trace.
+    Adds the groups canonical_posterior and symmetry to the trace, and identities, which compare
+    the draws with what the symmetries say about any posterior of the network.
 
     Example: pyro-bnn quotient trace.nc --model models/digits_mlp.py
     """
@@ -121,12 +122,13 @@ def quotient(
         model = run / "model.py"
         if not model.is_file():
             raise UserError(f"{run} does not say which network it is of: name its --model script")
-    density, _ = declare(ModelScript.load(model), Recipe())
+    recipe = RunDirectory(run).recorded_recipe() if (run / "recipe.toml").is_file() else Recipe()
+    density, _ = declare(ModelScript.load(model), recipe)
     group = discover(density)
     console = _console()
     console.print(str(group), markup=False)
     divide(group, density, trace)
-    console.print(f"quotient   groups canonical_posterior and symmetry in {trace}")
+    console.print(f"quotient   groups canonical_posterior, symmetry and identities in {trace}")
 
 
 @app.command()

@@ -24,7 +24,7 @@ from pyro_bnn.infer.point_estimate import maximum_a_posteriori
 from pyro_bnn.infer.predict import Predictions, likelihood_kind, predict
 from pyro_bnn.infer.recipe import Recipe
 from pyro_bnn.logdensity import LogDensity
-from pyro_bnn.symmetry import OrbitMove, Quotient, SymmetryGroup
+from pyro_bnn.symmetry import OrbitMove, Quotient, SymmetryGroup, write_identities
 from pyro_bnn.trace import GroupAppender, assemble, open_trace
 
 __all__ = ["declare", "judge", "quotient", "record", "sample"]
@@ -39,11 +39,12 @@ def declare(script: ModelScript, recipe: Recipe) -> tuple[LogDensity, Data]:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"device '{recipe.run.device}' cannot be used: {reason}") from error
-    density = LogDensity(script.model, data.train.x, data.train.y)
-    tempered = density.tempered(
+    density = LogDensity(script.model, data.train.x, data.train.y).tempered(
         likelihood=recipe.run.likelihood_temperature, posterior=recipe.run.posterior_temperature
     )
-    return tempered, data
+    if recipe.run.chunk_rows is not None:
+        density = density.chunked(recipe.run.chunk_rows)
+    return density, data
 
 
 def sample(
@@ -134,8 +135,9 @@ def record(
 
 
 def quotient(group: SymmetryGroup, density: LogDensity, trace: Path) -> None:
-    """Add ``canonical_posterior`` and ``symmetry`` to a trace."""
+    """Add ``canonical_posterior``, ``symmetry`` and ``identities`` to a trace."""
     Quotient(group).apply(trace, source=density)
+    write_identities(trace, density, group)
 
 
 def judge(
