@@ -36,6 +36,9 @@ class RunSettings(Table):
     likelihood_temperature: float = Field(
         1.0, gt=0, description="Divides the log likelihood alone."
     )
+    chunk_rows: int | None = Field(
+        None, ge=1, description="Rows whose likelihood is in memory at a time; all by default."
+    )
     posterior_temperature: float = Field(
         1.0, gt=0, description="Divides the log posterior; below 1, a cold posterior."
     )

@@ -231,3 +231,40 @@ def test_a_recipe_starts_from_an_ensemble_and_moves_along_orbits(tmp_path, capsy
 def test_the_command_names_members_that_did_not_converge(tmp_path, capsys):
     run_recipe(tmp_path, learning_rate=1e6)
     assert "2 of 2 did not converge and are kept: 0, 1" in capsys.readouterr().out
+
+
+FULL_BATCH = """
+[kernel]
+name = "hmc"
+trajectory_length = 1.6
+step_size = 0.1
+adapt_step_size = false
+adapt_mass_matrix = false
+[start]
+from = "ensemble"
+members = 3
+epochs = 20
+[quotient]
+enabled = false
+[run]
+chains = 3
+draws = 4
+warmup = 2
+threads = 1
+"""
+
+
+def test_full_batch_gradients_over_chunks_give_the_same_run(tmp_path, capsys):
+    """A fixed step and trajectory, as in Izmailov et al. 2021, with rows in one chunk or three."""
+    drawn = []
+    for chunks in ("", "chunk_rows = 5"):
+        folder = tmp_path / (chunks[:5] or "whole")
+        folder.mkdir()
+        (folder / "script.py").write_text(SCRIPT, encoding="utf-8")
+        recipe = folder / "recipe.toml"
+        recipe.write_text(FULL_BATCH + chunks, encoding="utf-8")
+        infer(folder / "script.py", recipe, out=folder / "out", no_report=True)
+        with open_trace(folder / "out" / "trace.nc") as trace:
+            drawn.append(trace["posterior"]["w"].values)
+            assert set(trace["sample_stats"]["n_steps"].values.ravel()) == {16}
+    np.testing.assert_allclose(drawn[1], drawn[0], rtol=1e-3, atol=1e-4)

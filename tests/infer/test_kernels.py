@@ -306,6 +306,8 @@ def test_hmc_steps_follow_from_the_trajectory_or_its_number(targets):
     assert gradients(step_size=0.1, num_steps=7) == [7]
     assert gradients(step_size=100.0) == [1]
     assert gradients(step_size=1e-6) == [HMC.max_steps]
+    fixed = {"step_size": 5e-4, "trajectory_length": 1.0, "adapt_step_size": False}
+    assert gradients(**fixed) == [2000]
     jittered = gradients(400, num_steps=20, jitter=0.5)
     assert set(jittered) <= set(range(10, 31))
     assert len(set(jittered)) > 15

@@ -63,7 +63,7 @@ class HMC(HamiltonianKernel):
     """
 
     max_steps = 1024
-    """Leapfrog steps that a draw makes at most, while the step size is still being found."""
+    """Leapfrog steps that a draw makes at most where the step size is being found."""
 
     def __init__(
         self,
@@ -112,7 +112,9 @@ class HMC(HamiltonianKernel):
         if self.jitter:
             uniform = torch.rand((), device=generator.device, generator=generator)
             steps *= 1 + self.jitter * (2 * float(uniform) - 1)
-        return min(max(1, round(steps)), self.max_steps)
+        # A step size that was given is meant, however many steps it asks for.
+        limit = self.max_steps if self.adapt_step_size else math.inf
+        return int(min(max(1, round(steps)), limit))
 
 
 def metropolis_step(
