@@ -7,6 +7,7 @@ from pyro_bnn.infer.guides.ensemble import Ensemble
 from pyro_bnn.infer.guides.failure import Failure
 from pyro_bnn.infer.guides.full_rank import FullRank
 from pyro_bnn.infer.guides.guide import Guide
+from pyro_bnn.infer.guides.laplace import Laplace
 from pyro_bnn.infer.guides.low_rank import LowRank
 from pyro_bnn.infer.guides.mean_field import MeanField
 from pyro_bnn.infer.guides.point_estimate import PointEstimate
@@ -20,6 +21,7 @@ __all__ = [
     "Failure",
     "FullRank",
     "Guide",
+    "Laplace",
     "LowRank",
     "MeanField",
     "PointEstimate",

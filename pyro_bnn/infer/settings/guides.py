@@ -13,6 +13,7 @@ from pyro_bnn.infer.guides import (
     Ensemble,
     FullRank,
     Guide,
+    Laplace,
     LowRank,
     MeanField,
     PointEstimate,
@@ -129,6 +130,23 @@ class FullRankSettings(VariationalSettings):
         return FullRank(density, **self.options())
 
 
+class LaplaceSettings(GuideSettings):
+    """Table ``[guide]`` of a recipe with ``name = "laplace"``."""
+
+    name: Literal["laplace"] = Field("laplace", description="A Gaussian at the mode.")
+    structure: Literal["kron", "diag", "full", "last-layer", "subnetwork", "hessian"] = Field(
+        "kron", description="Of the curvature; hessian is for models without a lifted network."
+    )
+    prior: Literal["model", "marglik"] | float = Field(
+        "model", description="The model's own, that of the highest evidence, or a precision."
+    )
+    subnetwork: int = Field(100, ge=1, description="Weights of the structure subnetwork.")
+
+    def guide(self, density: LogDensity) -> Laplace:
+        """Build the guide."""
+        return Laplace(density, **self.options())
+
+
 class DropoutSettings(GuideSettings):
     """Table ``[guide]`` of a recipe with ``name = "dropout"``."""
 
@@ -149,6 +167,7 @@ AnyGuide = (
     | MeanFieldSettings
     | LowRankSettings
     | FullRankSettings
+    | LaplaceSettings
     | DropoutSettings
 )
 

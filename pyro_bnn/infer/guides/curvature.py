@@ -1,0 +1,192 @@
+"""Posterior precisions of one network at its mode, by laplace-torch, as plain tensors."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
+
+from pyro_bnn.errors import UserError
+from pyro_bnn.infer.guides.network import Network
+from pyro_bnn.logdensity import LogDensity
+
+__all__ = [
+    "dense_root",
+    "diagonal_deviation",
+    "fit",
+    "hessian_root",
+    "kronecker_factors",
+    "log_prob_dense",
+    "maximise_marginal_likelihood",
+    "prior_precision",
+    "subnetwork_root",
+]
+
+_BATCH = 256
+
+
+def prior_precision(density: LogDensity, position: Tensor) -> Tensor:
+    """Curvature ``(dim,)`` of minus the log prior at a position ``(dim,)``.
+
+    The prior's sites are independent of each other and within themselves, so that a sum over a
+    row of its Hessian is the diagonal.
+    """
+    point = position.detach().clone().requires_grad_()
+    (slope,) = torch.autograd.grad(-density.log_prior(point[None]).sum(), point, create_graph=True)
+    (diagonal,) = torch.autograd.grad(slope.sum(), point)
+    return diagonal
+
+
+def fit(
+    network: Network, density: LogDensity, structure: str, precision: Tensor, indices: Any = None
+) -> Any:
+    """Fit laplace-torch to the network as it is.
+
+    Parameters
+    ----------
+    network : Network
+        With the weights of the mode in place.
+    density : LogDensity
+        Says the temperature of the likelihood.
+    structure : str
+        ``"diag"``, ``"kron"`` or ``"full"``.
+    precision : Tensor
+        Of the prior: of each weight in the module's order, or of each of its parameters.
+    indices : Tensor, optional
+        Weights of a subnetwork.
+    """
+    try:
+        with _deprecations_of_torch():
+            from laplace import Laplace
+    except ImportError as error:
+        raise UserError(
+            "Laplace needs laplace-torch for this structure: pip install 'pyro-bnn[laplace]', or "
+            "take structure='hessian'"
+        ) from error
+    y = network.y
+    if network.likelihood == "regression":
+        y = y.reshape(len(y), -1)
+    loader = DataLoader(TensorDataset(network.x, y), batch_size=_BATCH)
+    options: dict[str, Any] = {} if indices is None else {"subnetwork_indices": indices}
+    if network.likelihood == "regression":
+        options["sigma_noise"] = network.noise
+    found = Laplace(
+        network.module,
+        network.likelihood,
+        subset_of_weights="all" if indices is None else "subnetwork",
+        hessian_structure=structure,
+        prior_precision=precision,
+        temperature=density.likelihood_temperature,
+        **options,
+    )
+    with _deprecations_of_torch():
+        found.fit(loader)
+    return found
+
+
+def maximise_marginal_likelihood(fitted: Any) -> None:
+    """Set the prior precision of each parameter tensor to the best one, by laplace-torch."""
+    with _deprecations_of_torch():
+        # Warns of how it would predict with a linearised network, which nothing here does.
+        warnings.simplefilter("ignore", UserWarning)
+        fitted.optimize_prior_precision(method="marglik")
+
+
+@contextmanager
+def _deprecations_of_torch() -> Iterator[None]:
+    """Keep quiet about parts of torch that laplace-torch and its backends still use."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield
+
+
+def dense_root(fitted: Any) -> Tensor:
+    """Return R of a covariance ``R R'`` of all weights, or those of the subnetwork."""
+    root: Tensor = fitted.posterior_scale.detach()
+    return root
+
+
+def subnetwork_root(
+    network: Network, density: LogDensity, precision: Tensor, chosen: Tensor
+) -> Tensor:
+    """Return R of the covariance ``R R'`` of the weights `chosen`, the others held fixed.
+
+    `precision` is that of the prior of all weights; laplace-torch takes one number for all of a
+    subnetwork, so that one is exchanged for it here.
+    """
+    fitted = fit(network, density, "full", precision.new_ones(()), chosen.cpu())
+    curvature = fitted.posterior_precision.detach().clone()
+    curvature.diagonal().add_(precision[chosen] - 1)
+    values, vectors = torch.linalg.eigh(curvature)
+    return vectors / values.sqrt()
+
+
+def diagonal_deviation(fitted: Any) -> Tensor:
+    """Return the standard deviation of each weight."""
+    deviation: Tensor = fitted.posterior_scale.detach()
+    return deviation
+
+
+def kronecker_factors(fitted: Any) -> list[tuple[tuple[Tensor, ...], Tensor]]:
+    """Return, of each parameter, the eigenvectors of its factors and the precisions in them.
+
+    A matrix has two factors and precisions ``(rows, columns)``, a vector one and ``(rows,)``.
+    """
+    posterior = fitted.posterior_precision
+    deltas = posterior.deltas.expand(len(posterior.eigenvalues))
+    found = []
+    blocks = zip(posterior.eigenvectors, posterior.eigenvalues, deltas, strict=True)
+    for vectors, values, delta in blocks:
+        spectrum = values[0] if len(values) == 1 else torch.outer(*values)
+        found.append((tuple(v.detach() for v in vectors), (spectrum + delta).detach()))
+    return found
+
+
+def hessian_root(density: LogDensity, position: Tensor, floor: Tensor) -> tuple[Tensor, int]:
+    """Return R of the covariance ``R R'`` that belongs to the Hessian of the potential energy.
+
+    Eigenvalues below that of the prior, which saddles and a stop before the mode leave, are
+    raised to it.
+
+    Parameters
+    ----------
+    density : LogDensity
+        The posterior.
+    position : Tensor
+        The mode ``(dim,)``.
+    floor : Tensor
+        Least precision, a scalar.
+
+    Returns
+    -------
+    root : Tensor
+        ``(dim, dim)``.
+    raised : int
+        How many eigenvalues were.
+    """
+
+    def energy(point: Tensor) -> Tensor:
+        return density.potential(point[None])[0]
+
+    # Twice in reverse: the forward mode of torch.func warns of what it is made of.
+    hessian = torch.func.jacrev(torch.func.grad(energy))(position)
+    values, vectors = torch.linalg.eigh(0.5 * (hessian + hessian.mT))
+    raised = values < floor
+    values = values.clamp(min=floor)
+    return vectors / values.sqrt(), int(raised.sum())
+
+
+def log_prob_dense(root: Tensor, centred: Tensor) -> Tensor:
+    """Log density ``(member, draw)`` of ``Normal(0, root root')`` at ``(member, draw, dim)``."""
+    standard = torch.linalg.solve(root, centred.mT)
+    log_scale = torch.linalg.slogdet(root).logabsdet[:, None]
+    constant = 0.5 * math.log(2 * math.pi) * centred.shape[2]
+    result: Tensor = -0.5 * standard.square().sum(1) - log_scale - constant
+    return result

@@ -1,0 +1,169 @@
+"""Laplace on regressions whose posteriors are known, and its draws against its own precision."""
+
+from __future__ import annotations
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from torch import nn
+
+from pyro_bnn import LogDensity, UserError
+from pyro_bnn.infer.guides import Laplace, Training
+from pyro_bnn.infer.guides.curvature import fit, prior_precision
+from pyro_bnn.infer.guides.network import find_network
+from pyro_bnn.nn import Laplace as LaplacePrior
+from pyro_bnn.nn import Normal, lift
+
+NOISE, SCALE = 0.5, 1.5
+MODE = Training(epochs=300, batch_size=None, learning_rate=0.1)
+SHORT = Training(epochs=40, batch_size=None, learning_rate=0.05)
+
+
+@pytest.fixture(scope="module")
+def lifted(line):
+    """Return the regression of the fixture as a lifted layer."""
+    bnn = lift(nn.Linear(3, 1, bias=False).double(), prior=Normal(scale=SCALE), prefix="net.")
+
+    def model(x, y=None):
+        with pyro.plate("data", len(x)):
+            return pyro.sample("y", dist.Normal(bnn(x).squeeze(-1), NOISE), obs=y)
+
+    return LogDensity(model, line.x, line.y)
+
+
+def covariance(guide, member=0):
+    """Covariance of a member, from draws of unit vectors' worth of noise."""
+    state = {name: value[member : member + 1] for name, value in guide.state.items()}
+    if "deviation" in state:
+        return state["deviation"][0].square().diag()
+    dim = state["mean"].shape[1]
+    found = torch.zeros(dim, dim, dtype=state["mean"].dtype)
+    if "root" in state:
+        index = state["index"][0]
+        found[index[:, None], index] = state["root"][0] @ state["root"][0].T
+        return found
+    for name, spectrum in state.items():
+        kind, _, start = name.partition(".")
+        if kind == "spectrum":
+            turns = [state[f"turn{axis}.{start}"][0] for axis in range(spectrum.ndim - 1)]
+            turn = turns[0] if len(turns) == 1 else torch.kron(*turns)
+            part = slice(int(start), int(start) + spectrum[0].numel())
+            found[part, part] = turn @ (1 / spectrum[0].flatten()).diag() @ turn.T
+    return found
+
+
+@pytest.mark.parametrize("structure", ["full", "last-layer", "kron", "hessian"])
+def test_of_a_linear_model_it_is_the_exact_posterior(line, lifted, structure):
+    guide = Laplace(lifted, MODE, structure=structure).fit(seed=0)
+    torch.testing.assert_close(guide.state["mean"][0], line.mean, rtol=1e-4, atol=0)
+    torch.testing.assert_close(covariance(guide), line.covariance, rtol=1e-4, atol=0)
+
+
+def test_written_by_hand_it_takes_the_hessian(line):
+    guide = Laplace(line.density, MODE, structure="hessian").fit(seed=0)
+    torch.testing.assert_close(covariance(guide), line.covariance, rtol=1e-4, atol=0)
+    assert guide.raised == [0]
+    drawn = guide.sample_positions(20_000, torch.Generator().manual_seed(0))[0]
+    error = (line.covariance.diagonal() / 20_000).sqrt()
+    assert ((drawn.mean(0) - line.mean).abs() < 5 * error).all()
+    normal = torch.distributions.MultivariateNormal(guide.state["mean"][0], line.covariance)
+    found = guide.log_density(drawn[None, :5])[0]
+    torch.testing.assert_close(found, normal.log_prob(drawn[:5]), rtol=1e-4, atol=1e-4)
+
+
+def test_diagonal_is_the_inverse_of_the_diagonal(line, lifted):
+    guide = Laplace(lifted, MODE, structure="diag").fit(seed=0)
+    expected = (1 / line.precision.diagonal()).diag()
+    torch.testing.assert_close(covariance(guide), expected, rtol=1e-4, atol=0)
+
+
+def test_temperatures(line, lifted):
+    tempered = lifted.tempered(likelihood=2.0, posterior=0.3)
+    guide = Laplace(tempered, MODE, structure="full").fit(seed=0)
+    data = line.x.T @ line.x / NOISE**2
+    expected = 0.3 * torch.linalg.inv(data / 2 + torch.eye(3).double() / SCALE**2)
+    torch.testing.assert_close(covariance(guide), expected, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("structure", ["full", "kron", "diag"])
+def test_draws_and_density_follow_laplace_torchs_own_precision(net, structure):
+    guide = Laplace(net.density, SHORT, structure=structure).fit(seed=0)
+    network = find_network(net.density)
+    point = guide.state["mean"][:1]
+    network.place({name: value[0] for name, value in net.density.constrain(point).items()})
+    own = prior_precision(net.density, point[0])
+    torch.testing.assert_close(own, torch.full_like(own, 1 / SCALE**2))
+    fitted = fit(network, net.density, structure, own[:4] if structure == "kron" else own)
+    precision = fitted.posterior_precision
+    if structure == "kron":
+        precision = precision.to_matrix()
+    elif structure == "diag":
+        precision = precision.diag()
+    expected = torch.linalg.inv(precision.detach())
+    torch.testing.assert_close(covariance(guide), expected, rtol=1e-6, atol=1e-9)
+    drawn = guide.sample_positions(20_000, torch.Generator().manual_seed(0))[0]
+    variance = expected.diagonal()
+    error = ((variance[:, None] * variance + expected**2) / 20_000).sqrt()
+    assert ((drawn.T.cov() - expected).abs() < 5.5 * error).all()
+    normal = torch.distributions.MultivariateNormal(point[0], expected)
+    found = guide.log_density(drawn[None, :7])[0]
+    torch.testing.assert_close(found, normal.log_prob(drawn[:7]))
+
+
+@pytest.mark.parametrize(("structure", "count"), [("last-layer", 10), ("subnetwork", 6)])
+def test_the_other_weights_stay_at_the_mode(net, structure, count):
+    guide = Laplace(net.density, SHORT, structure=structure, subnetwork=6).fit(seed=0)
+    drawn = guide.sample_positions(30)[0]
+    moved = (drawn != guide.state["mean"]).any(0)
+    assert int(moved.sum()) == count
+    if structure == "last-layer":
+        first = net.density.sites["2.weight"].start
+        assert moved[first:].all()
+    with pytest.raises(UserError, match="has no density"):
+        guide.log_density(drawn[None])
+
+
+def test_the_marginal_likelihood_chooses_the_prior(net):
+    chosen = Laplace(net.density, SHORT, structure="diag", prior="marglik").fit(seed=0)
+    fixed = Laplace(net.density, SHORT, structure="diag", prior=1 / SCALE**2).fit(seed=0)
+    own = Laplace(net.density, SHORT, structure="diag").fit(seed=0)
+    torch.testing.assert_close(fixed.state["deviation"], own.state["deviation"])
+    assert not torch.allclose(chosen.state["deviation"], own.state["deviation"], rtol=0.05)
+
+
+def test_what_laplace_torch_cannot_take_is_told(line, net):
+    with pytest.raises(UserError, match=r"no module of the model .*structure='hessian'"):
+        Laplace(line.density, SHORT).fit(seed=0)
+
+    def counts(x, y=None):
+        with pyro.plate("data", len(x)):
+            return pyro.sample("y", dist.Poisson(net.bnn(x)[:, 0].exp()), obs=y)
+
+    density = LogDensity(counts, net.x, net.y.double())
+    with pytest.raises(UserError, match="the likelihood Poisson is not a Categorical"):
+        Laplace(density, SHORT).fit(seed=0)
+    flat = lift(nn.Linear(3, 2).double(), prior=LaplacePrior())
+
+    def peaked(x, y=None):
+        with pyro.plate("data", len(x)):
+            return pyro.sample("y", dist.Categorical(logits=flat(x)), obs=y)
+
+    density = LogDensity(peaked, net.x, net.y)
+    with pytest.raises(UserError, match="prior has no curvature"):
+        Laplace(density, SHORT).fit(seed=0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "part"),
+    [
+        ({"structure": "kfac"}, "'kfac' is unknown; known are 'kron', 'diag'"),
+        ({"prior": "evidence"}, "give 'model', 'marglik' or a precision"),
+        ({"prior": -1.0}, "give a precision > 0"),
+        ({"prior": 1.0, "structure": "hessian"}, "is that of the model"),
+        ({"prior": "marglik", "structure": "last-layer"}, "needs all weights"),
+    ],
+)
+def test_options_that_cannot_be_are_named(net, settings, part):
+    with pytest.raises(UserError, match=part):
+        Laplace(net.density, **settings)
