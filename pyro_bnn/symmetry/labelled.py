@@ -1,11 +1,9 @@
-"""The quotient of a trace: blocks of draws in, canonical draws and group elements out."""
+"""Draws and group elements as labelled arrays, and back."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,46 +13,11 @@ from torch import Tensor
 
 from pyro_bnn.errors import UserError
 from pyro_bnn.symmetry import translation
-from pyro_bnn.symmetry.computation import computation
 from pyro_bnn.symmetry.element import GroupElement
 from pyro_bnn.symmetry.group import SymmetryGroup
-from pyro_bnn.trace import GroupAppender, encode_attrs, open_trace
-
-if TYPE_CHECKING:
-    from pyro_bnn.symmetry.quotient import Quotient
 
 BLOCK_BYTES = 4 * 2**20
-CHECKED_DRAWS = 8
-LARGEST_ERROR = 1e-8
 SAMPLE_DIMS = ("chain", "draw")
-
-
-def apply(
-    quotient: Quotient, trace: xr.DataTree | str | Path, out: str | Path | None, source: Any
-) -> xr.DataTree | Path:
-    """Add the groups ``canonical_posterior`` and ``symmetry`` to a trace."""
-    if isinstance(trace, xr.DataTree):
-        posterior = posterior_of(trace, quotient.group)
-        attributes = _attributes(quotient, posterior, source)
-        blocks = list(_blocks(quotient, posterior, attributes))
-        result = trace.copy()
-        for name, k in (("canonical_posterior", 0), ("symmetry", 1)):
-            joined = xr.concat([pair[k] for pair in blocks], "draw", combine_attrs="override")
-            result[name] = xr.DataTree(joined)
-        return result
-    path = Path(trace)
-    path = path / "trace.nc" if path.is_dir() else path
-    if out is not None:
-        shutil.copyfile(path, out)
-        path = Path(out)
-    with open_trace(path) as opened:
-        posterior = posterior_of(opened, quotient.group)
-        attributes = _attributes(quotient, posterior, source)
-        with GroupAppender(path, "canonical_posterior", also=("symmetry",)) as appender:
-            for canonical, symmetry in _blocks(quotient, posterior, attributes):
-                appender.append(canonical)
-                appender.append(symmetry, group="symmetry")
-    return path
 
 
 def restore(trace: xr.DataTree) -> xr.Dataset:
@@ -72,10 +35,10 @@ def restore(trace: xr.DataTree) -> xr.Dataset:
     symmetry = trace["symmetry"].to_dataset()
     group = SymmetryGroup.from_json(symmetry.attrs["group"])
     pieces = []
-    for block in _slices(canonical):
+    for block in slices(canonical):
         inside = canonical.isel(draw=block)
         element = read_element(group, symmetry.isel(draw=block))
-        pieces.append(_with_sites(inside, element.inverse().apply(tensors(inside, group))))
+        pieces.append(with_sites(inside, element.inverse().apply(tensors(inside, group))))
     return xr.concat(pieces, "draw") if pieces else canonical
 
 
@@ -168,32 +131,6 @@ def variable_name(family: str) -> str:
     return "_".join(part for part in kept.split("_") if part)
 
 
-def _blocks(
-    quotient: Quotient, posterior: xr.Dataset, attributes: Mapping[str, str | int | float]
-) -> Iterator[tuple[xr.Dataset, xr.Dataset]]:
-    """Run through a posterior in blocks of draws."""
-    group = quotient.group
-    for block in _slices(posterior):
-        inside = posterior.isel(draw=block).compute()
-        draws = tensors(inside, group)
-        result = quotient.reduce(draws)
-        canonical = _with_sites(inside, result.params)
-        canonical.attrs = dict(posterior.attrs)
-        symmetry = element_dataset(result.element, inside)
-        shape = inside.sizes["chain"], inside.sizes["draw"]
-        for name, values in (
-            ("not_finite", result.nan),
-            ("imbalance", result.residual),
-            ("degenerate_units", result.degenerate),
-            ("margin", result.margin),
-            ("mass_before", mass(draws)),
-            ("mass_after", mass({site: result.params[site] for site in group.shapes})),
-        ):
-            symmetry[name] = (SAMPLE_DIMS, values.reshape(shape).double().numpy())
-        symmetry.attrs = dict(attributes)
-        yield canonical, symmetry
-
-
 def mass(params: Mapping[str, Tensor]) -> Tensor:
     """Return the sum of squared weights of each draw, ``(batch,)`` in float64."""
     return torch.stack(
@@ -201,54 +138,7 @@ def mass(params: Mapping[str, Tensor]) -> Tensor:
     ).sum(0)
 
 
-def _attributes(
-    quotient: Quotient, posterior: xr.Dataset, source: Any
-) -> dict[str, str | int | float]:
-    group = quotient.group
-    attributes = {
-        "group": group.to_json(),
-        "table": str(group),
-        "log_order": group.log_order,
-        "scale_dim": group.scale_dim,
-        "scaling": quotient.scaling or "none",
-        "sign": "positive" if quotient.sign else "none",
-        "permutation": quotient.permutation or "none",
-        "sort_rule": quotient.rule,
-    }
-    if source is not None:
-        attributes["function_error"] = _function_error(quotient, posterior, source)
-    return encode_attrs(attributes)
-
-
-def _function_error(quotient: Quotient, posterior: xr.Dataset, source: Any) -> float:
-    """Return the largest relative change of the network's output over a sample of draws.
-
-    Raises
-    ------
-    UserError
-        If the canonical draws are not the same function: the group is not that of `source`.
-    """
-    read = computation(source)
-    last = posterior.sizes["draw"] - 1
-    chosen = sorted({round(k * last / (CHECKED_DRAWS - 1)) for k in range(CHECKED_DRAWS)})
-    draws = tensors(posterior.isel(chain=slice(0, 1), draw=chosen).compute(), quotient.group)
-    wide = {site: value.double() for site, value in draws.items()}
-    result = quotient.reduce(wide)
-    worst = 0.0
-    for k in (~result.nan).nonzero().flatten().tolist():
-        before = read({site: value[k] for site, value in wide.items()})
-        after = read({site: result.params[site][k] for site in wide})
-        scale = before.abs().max().clamp_min(torch.finfo(torch.float64).tiny)
-        worst = max(worst, float((after - before).abs().max() / scale))
-    if not worst <= LARGEST_ERROR:
-        raise UserError(
-            f"the canonical draws change the output of the network by {worst:.1e} (relative): "
-            "the symmetry group was discovered on another network."
-        )
-    return worst
-
-
-def _slices(data: xr.Dataset) -> Iterator[slice]:
+def slices(data: xr.Dataset) -> Iterator[slice]:
     """Cut the draws into blocks of bounded size."""
     draws = data.sizes["draw"]
     each = max(sum(array.nbytes for array in data.data_vars.values()) // max(draws, 1), 1)
@@ -257,7 +147,7 @@ def _slices(data: xr.Dataset) -> Iterator[slice]:
         yield slice(start, min(start + step, draws))
 
 
-def _with_sites(block: xr.Dataset, params: Mapping[str, Tensor]) -> xr.Dataset:
+def with_sites(block: xr.Dataset, params: Mapping[str, Tensor]) -> xr.Dataset:
     """Return a block of draws with the values of some sites replaced."""
     replaced: dict[str, xr.DataArray] = {}
     for name, array in block.data_vars.items():

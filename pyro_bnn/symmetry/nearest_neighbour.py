@@ -20,7 +20,7 @@ from pyro_bnn.symmetry.group import SymmetryGroup
 from pyro_bnn.symmetry.overlap import sign_families
 from pyro_bnn.symmetry.rows import comparable, rows
 
-MOST_POINTS = 4000
+MOST_ANCHORS, MOST_POINTS = 50, 4000
 CHUNK_ENTRIES = 1 << 22
 REGULARISATION = 1e-3
 
@@ -73,7 +73,7 @@ class NearestNeighbour:
         below = {space.over for space in group.permutable.values()}
         plain = [n for n, s in group.permutable.items() if not s.over and n not in below]
         widest = max((group.spaces[name].size for name in plain), default=1)
-        count = max(MOST_POINTS // widest, 2)
+        count = max(min(MOST_POINTS // widest, MOST_ANCHORS), 2)
         here = {site: params[site][:count].double() for site in group.shapes}
         for name in plain:
             normal = hyperplane(self._points(here, name)) if name in self.families else None

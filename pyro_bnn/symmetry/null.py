@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import pyro.poutine as poutine
 import torch
 from torch import Tensor
 
@@ -66,6 +68,39 @@ def null_control(
         ``(batch, *shape)`` for each site, at least two draws of each.
     """
     return NullControl(_likeness(group, params), _likeness(group, prior))
+
+
+def prior_draws(
+    density: Any, group: SymmetryGroup, count: int, seed: int = 0
+) -> dict[str, Tensor] | None:
+    """Draw the weights of a network from their prior.
+
+    Parameters
+    ----------
+    density : LogDensity
+    group : SymmetryGroup
+    count : int
+    seed : int
+        Of torch's global generator, which is left as it was.
+
+    Returns
+    -------
+    dict of str to Tensor, or None
+        ``(count, *shape)`` for each site of the group; None if `density` is a module, which has
+        no prior.
+    """
+    model = getattr(density, "model", None)
+    if model is None or not set(group.shapes) <= set(getattr(density, "sites", ())):
+        return None
+    draws: dict[str, list[Tensor]] = {site: [] for site in group.shapes}
+    cuda = [density.device] if density.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda), torch.no_grad():
+        torch.manual_seed(seed)
+        for _ in range(count):
+            trace = poutine.trace(model).get_trace(*density.args, **density.kwargs)
+            for site, values in draws.items():
+                values.append(trace.nodes[site]["value"])
+    return {site: torch.stack(values) for site, values in draws.items()}
 
 
 def _likeness(group: SymmetryGroup, params: Mapping[str, Tensor]) -> Likeness:

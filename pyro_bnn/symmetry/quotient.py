@@ -258,6 +258,11 @@ class Quotient:
     ) -> xr.DataTree | Path:
         """Add the groups ``canonical_posterior`` and ``symmetry`` to a trace.
 
+        The attributes of ``symmetry`` say what was done and what it did to the draws. Where draws
+        are matched to a reference they look alike whatever they are, so draws from the prior (100
+        in each chain, or as many as there are of the posterior) are put through the same
+        procedure as the group ``canonical_prior``, if `source` is a model.
+
         Parameters
         ----------
         trace : xarray.DataTree or path
@@ -267,7 +272,8 @@ class Quotient:
             Write a new file instead of adding to the file `trace`.
         source : LogDensity, optional
             The network: if given, its output is compared before and after on a few draws, and
-            the largest relative change is recorded as the attribute ``function_error``.
+            the largest relative change is recorded as the attribute ``function_error``. Its
+            prior is that of the null control, its data are the inputs of activation matching.
 
         Returns
         -------
@@ -280,9 +286,9 @@ class Quotient:
             If the trace has no posterior, its sites are not those of the network, or the
             canonical draws are not the same functions.
         """
-        from pyro_bnn.symmetry import labelled
+        from pyro_bnn.symmetry import divide
 
-        return labelled.apply(self, trace, out, source)
+        return divide.apply(self, trace, out, source)
 
     def restore(self, trace: xr.DataTree) -> xr.Dataset:
         """Return the original draws from the canonical ones and the stored elements."""

@@ -179,6 +179,18 @@ class GroupAppender:
         assert self._draws is not None
         self._writer.append(name, block.compute(), self._draws)
 
+    def set_attrs(self, attrs: Mapping[str, Any], group: str | None = None) -> None:
+        """Set attributes of a group that has been appended to: what is known at the end only.
+
+        Parameters
+        ----------
+        attrs
+            What is neither string nor number is stored as JSON.
+        group
+            One of the groups named at the start.
+        """
+        self._writer.set_attrs(attrs, self._group if group is None else group)
+
 
 def _count_draws(files: list[Path]) -> dict[str, int]:
     """Sum the draws of each group that has any over the files."""

@@ -70,9 +70,10 @@ class NetcdfWriter:
         finally:
             self._file.close()
 
-    def set_attrs(self, attrs: Mapping[str, Any]) -> None:
-        """Write the attributes of the root."""
-        self._file.setncatts(encode_attrs(attrs))
+    def set_attrs(self, attrs: Mapping[str, Any], group: str | None = None) -> None:
+        """Write attributes of the root, or of a group that is there."""
+        target = self._file if group is None else self._file.groups[group]
+        target.setncatts(encode_attrs(attrs))
 
     def put(self, group: str, data: xr.Dataset) -> None:
         """Write a whole group that is in memory."""
