@@ -13,6 +13,7 @@ from pyro_bnn.diagnostics.format import ABSENT, number
 from pyro_bnn.diagnostics.report.diversity import diversity_pictures, diversity_rows
 from pyro_bnn.diagnostics.report.environment import environment
 from pyro_bnn.diagnostics.report.facts import facts
+from pyro_bnn.diagnostics.report.orbits import embedding_pictures, quotient_pictures
 from pyro_bnn.diagnostics.report.predictions import (
     ood_pictures,
     ood_rows,
@@ -116,6 +117,8 @@ def render(trace: xr.DataTree, found: Diagnosis) -> str:
             subsets=[result for result in found.convergence.values() if result.is_subset],
             has_canonical="canonical" in found.convergence,
             space_pictures=space_pictures(found),
+            embedding_pictures=embedding_pictures(trace),
+            quotient_pictures=quotient_pictures(trace),
             orbits=found.orbits,
             orbit_rows=orbit_rows(found),
             log_order=log_order(found),

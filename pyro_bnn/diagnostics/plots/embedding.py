@@ -1,0 +1,49 @@
+"""Draws of each space in the plane of their principal components."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from pyro_bnn.diagnostics.embedding import Embedding
+from pyro_bnn.diagnostics.format import percent
+from pyro_bnn.diagnostics.plots.style import SPACE_NAMES, chain_colours, figure, look
+
+WIDE = 9.4
+
+
+def plot_embeddings(embeddings: Mapping[str, Embedding]) -> Figure:
+    """Draw a panel a space, coloured by chain.
+
+    Parameters
+    ----------
+    embeddings
+        Space to its draws in the plane.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Clusters of one colour are chains that stay apart.
+    """
+    chains = np.unique(np.concatenate([one.chain for one in embeddings.values()]))
+    colours = dict(zip(chains.tolist(), chain_colours(len(chains)), strict=True))
+    with look():
+        picture = figure(3.1, WIDE)
+        grid = picture.subplots(1, len(embeddings), squeeze=False)[0]
+        for axes, (space, one) in zip(grid, embeddings.items(), strict=True):
+            # Chains in turn, so that none hides the others.
+            order = np.random.default_rng(0).permutation(len(one.chain))
+            axes.scatter(
+                *one.points[order].T,
+                s=9,
+                lw=0,
+                alpha=0.75,
+                c=[colours[int(chain)] for chain in one.chain[order]],
+            )
+            axes.set_title(SPACE_NAMES[space])
+            axes.set_xlabel(f"first component ({percent(float(one.explained[0]))})")
+            axes.set_ylabel(f"second ({percent(float(one.explained[1]))})")
+            axes.locator_params(nbins=5)
+    return picture
