@@ -24,7 +24,7 @@ from torch import Tensor
 from pyro_bnn import LogDensity
 from pyro_bnn.infer import HMC, MCMC, NUTS, SGHMC, SGLD
 from pyro_bnn.infer.cli.script import ModelScript
-from pyro_bnn.infer.guides import SWAG, Ensemble, MeanField, PointEstimate, Training
+from pyro_bnn.infer.guides import SWAG, Ensemble, Laplace, MeanField, PointEstimate, Training
 from pyro_bnn.symmetry import OrbitMove, SymmetryGroup, discover, identities
 
 Draws = dict[str, Tensor]
@@ -99,6 +99,12 @@ def swag(task: Task) -> Draws:
     return fitted(guide, task, task.size.chains, task.size.draws)
 
 
+def laplace(task: Task) -> Draws:
+    """Fit normal distributions with the Kronecker-factored curvature at modes (laplace-torch)."""
+    guide = Laplace(task.density, Training(epochs=task.size.epochs), structure="kron")
+    return fitted(guide, task, task.size.chains, task.size.draws)
+
+
 def deep_ensemble(task: Task) -> Draws:
     """Most probable weights from many starts."""
     guide = PointEstimate(task.density, Training(epochs=task.size.epochs))
@@ -114,6 +120,7 @@ METHODS: dict[str, Callable[[Task], Draws]] = {
     "SGHMC": sghmc,
     "mean field": mean_field,
     "SWAG": swag,
+    "Laplace": laplace,
     "deep ensemble": deep_ensemble,
 }
 
