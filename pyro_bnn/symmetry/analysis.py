@@ -304,12 +304,17 @@ class Analysis:
         exact = None if degree is None else Fraction(degree)
         return self._relate([(value, labels)], out, shape, "map", exact, parity)
 
-    def embed(self, parts: Sequence[tuple[Value, int]], whole: Value, axis: int) -> None:
-        """Tie the exponents of parts to those of the tensor that holds them along an axis."""
+    def embed(
+        self, parts: Sequence[tuple[Value, int]], whole: Value, axis: int, step: int = 1
+    ) -> None:
+        """Tie the exponents of parts to those of the tensor that holds them along an axis.
+
+        Each part begins at a point of the axis; its points follow `step` apart.
+        """
 
         def equations() -> None:
             for part, start in parts:
-                self._embed(part, whole, axis, start)
+                self._embed(part, whole, axis, start, step)
 
         self._deferred.append(equations)
 
@@ -379,18 +384,16 @@ class Analysis:
         self._deferred.append(equations)
         return result
 
-    def _embed(self, part: Value, whole: Value, axis: int, start: int) -> None:
+    def _embed(self, part: Value, whole: Value, axis: int, start: int, step: int) -> None:
         pairs: list[list[tuple[Alternative, Alternative]]] = []
         aligned = True
         for k, (small, big) in enumerate(zip(part.axes, whole.axes, strict=True)):
-            shift = start if k == axis else 0
-            length = part.shape[k]
-            inner = spaces.alternatives(small)
-            outer = [
-                _shift(alt, -shift)
-                for alt in spaces.alternatives(big)
-                if shift <= alt.offset < shift + length or not big
-            ]
+            inner, outer = spaces.alternatives(small), spaces.alternatives(big)
+            if k == axis and big:
+                found = [_seen(alt, start, step, part.shape[k]) for alt in outer]
+                outer = [alt for alt in found if alt is not None]
+                inner.sort(key=lambda alt: alt.offset)
+                outer.sort(key=lambda alt: alt.offset)
             if len(inner) != len(outer) or not all(
                 len(a.slots) == len(b.slots) and a.same_layout(b)
                 for a, b in zip(inner, outer, strict=True)
@@ -534,7 +537,10 @@ def _aligned(reference: list[Alternative], axis: Axis) -> bool:
     )
 
 
-def _shift(alternative: Alternative, by: int) -> Alternative:
-    return Alternative(
-        alternative.path, alternative.offset + by, alternative.slots, alternative.strides
-    )
+def _seen(alternative: Alternative, start: int, step: int, length: int) -> Alternative | None:
+    """Return an alternative as a part of the axis sees it, None if it lies elsewhere."""
+    offset, misplaced = divmod(alternative.offset - start, step)
+    if misplaced or not 0 <= offset < length or any(s % step for s in alternative.strides):
+        return None
+    strides = tuple(stride // step for stride in alternative.strides)
+    return Alternative(alternative.path, offset, alternative.slots, strides)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -180,7 +180,7 @@ def _factors(axis: Sequence[Slot], names: dict[Leaf, str]) -> tuple[Factor, ...]
             factors.append(Factor(slot.size, names[slot.leaf]))
         else:
             inner = tuple(_factors(part, names) for part in parts)
-            factors.append(Factor(slot.size, "", inner))
+            factors.append(Factor(slot.size, "", inner, slot.leaf.woven))
     return tuple(factors)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from pyro_bnn.symmetry.computation import Computation
 from pyro_bnn.symmetry.element import GroupElement
 from pyro_bnn.symmetry.group import SymmetryGroup
-from pyro_bnn.symmetry.translation import part, spread
+from pyro_bnn.symmetry.translation import null_blocks, part, spread
 
 TOLERANCE = 1e-10
 PRIOR_TOLERANCE = 1e-4
@@ -138,7 +138,7 @@ def without(group: SymmetryGroup, names: Sequence[str] | dict[str, float]) -> Sy
 
 def _settled(group: SymmetryGroup) -> SymmetryGroup:
     """Drop the shears that no generator needs."""
-    null = {(t.site, t.block) for t in group.translations.values() if t.along < 0}
+    null = null_blocks(group)
     flipped = {(term.site, term.axis) for f in group.kind("sign").values() for term in f.terms}
     needed = [
         shear

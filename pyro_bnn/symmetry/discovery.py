@@ -25,7 +25,7 @@ from pyro_bnn.symmetry.group import SymmetryGroup
 from pyro_bnn.symmetry.half_flips import half_flips
 from pyro_bnn.symmetry.null_directions import with_translations
 from pyro_bnn.symmetry.rules import RULES, Call
-from pyro_bnn.symmetry.stacked import taken_apart, with_stacks
+from pyro_bnn.symmetry.stacked import fate, with_stacks
 
 ODD = "aten.tanh"
 SHAPE_ONLY = {
@@ -172,8 +172,7 @@ class _Reader(Interpreter):
             kwargs=kwargs,
             shapes=tuple(tuple(tensor.shape) for tensor in tensors),
         )
-        apart = taken_apart(node)
-        return with_stacks(self.analysis, call, lambda c: self._apply(c, result), apart)
+        return with_stacks(self.analysis, call, lambda c: self._apply(c, result), fate(node))
 
     def _apply(self, call: Call, result: Any) -> Any:
         rule = RULES.get(call.name)

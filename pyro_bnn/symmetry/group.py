@@ -29,11 +29,14 @@ class Factor:
         Name of the space; empty for a concatenation.
     parts : tuple of tuple of Factor
         The parts of a concatenation.
+    woven : bool
+        Whether the parts take turns, point by point, instead of following one another.
     """
 
     size: int
     space: str = ""
     parts: tuple[tuple[Factor, ...], ...] = ()
+    woven: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,11 +65,13 @@ def placements(axis: Sequence[Factor]) -> list[Placement]:
             choices = [Placement(0, (factor.space,), (factor.size,), (1,))]
         else:
             choices, start = [], 0
+            step = len(factor.parts) if factor.woven else 1
             for part in factor.parts:
                 for inner in placements(part):
-                    offset = inner.offset + start
-                    choices.append(Placement(offset, inner.spaces, inner.sizes, inner.strides))
-                start += math.prod(f.size for f in part)
+                    offset = inner.offset * step + start
+                    strides = tuple(s * step for s in inner.strides)
+                    choices.append(Placement(offset, inner.spaces, inner.sizes, strides))
+                start += 1 if factor.woven else math.prod(f.size for f in part)
         result = [
             Placement(
                 left.offset * stride + right.offset,
@@ -452,5 +457,6 @@ def _where(family: Family) -> str:
 
 def _factors(axis: Sequence[Mapping[str, Any]]) -> tuple[Factor, ...]:
     return tuple(
-        Factor(f["size"], f["space"], tuple(_factors(part) for part in f["parts"])) for f in axis
+        Factor(f["size"], f["space"], tuple(_factors(part) for part in f["parts"]), f["woven"])
+        for f in axis
     )

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pyro_bnn.symmetry import action
 from pyro_bnn.symmetry.group import SymmetryGroup
+from pyro_bnn.symmetry.translation import null_blocks
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,9 @@ def comparable(
         Whether the order of the entries means something.
     """
     moving = set(group.permutable) - set(settled)
-    found = list(occurrences(group, space))
+    null = null_blocks(group)
+    every = list(occurrences(group, space))
+    found = [where for where in every if (where.site, where.block) not in null] or every
     good = [where for where in found if not where.others & moving]
     good = [where for where in good if group.spaces[space].over in {"", *where.others}]
     if not good:

@@ -11,6 +11,7 @@ from pyro_bnn.symmetry.action import site_terms
 from pyro_bnn.symmetry.element import GroupElement
 from pyro_bnn.symmetry.group import Family, SymmetryGroup, Term
 from pyro_bnn.symmetry.rows import Occurrence, entries, rows
+from pyro_bnn.symmetry.translation import null_blocks
 
 
 def positive(
@@ -139,9 +140,15 @@ def _eliminate(
 
 
 def _next(group: SymmetryGroup, families: Mapping[str, Family]) -> tuple[str, Term] | None:
-    """Return a family that acts alone on some block, and the block; None if there is none."""
+    """Return a family that acts alone on some block, and the block; None if there is none.
+
+    Blocks that translations make zero tell no sign.
+    """
+    null = null_blocks(group)
     for name, family in families.items():
         for term in family.terms:
+            if (term.site, term.block) in null:
+                continue
             acting = [
                 other
                 for other, there in site_terms(group, term.site)

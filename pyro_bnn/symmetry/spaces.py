@@ -1,7 +1,8 @@
 """Index spaces: what the axes of the tensors of a computation are made of.
 
 An axis is a product of index spaces (a flattened image axis is channel times grid) or a
-concatenation of them (a DenseNet feature map). Spaces start out unknown and are refined by
+concatenation of them (a DenseNet feature map), whose parts may take turns point by point (a
+shuffled one). Spaces start out unknown and are refined by
 unification: a view that splits an axis makes its space a product, a slice makes it a
 concatenation, an addition makes two spaces one. What cannot be reconciled is pinned.
 """
@@ -27,12 +28,16 @@ class Leaf:
         Set once the space is known to be this product (one factor: an alias).
     parts : tuple of tuple of Leaf, optional
         Set once the space is known to be this concatenation of products.
+    woven : bool
+        Whether the parts take turns instead of following one another: the points of part `j`
+        of `k` lie at `j`, `j + k`, ... The sizes of the parts fall, by one at most.
     """
 
     size: int
     pinned: bool = False
     factors: tuple[Leaf, ...] | None = None
     parts: tuple[tuple[Leaf, ...], ...] | None = None
+    woven: bool = False
 
 
 @dataclass(eq=False)
@@ -125,7 +130,7 @@ def expand(leaves: Iterable[Leaf]) -> list[Leaf]:
 
 
 def alternatives(axis: Sequence[Slot]) -> list[Alternative]:
-    """Return every choice of parts along an axis, in order of position."""
+    """Return every choice of parts along an axis."""
     result = [Alternative(frozenset(), 0, (), ())]
     stride = 1
     for slot in reversed([s for factor in axis for s in factor.expand()]):
@@ -135,12 +140,14 @@ def alternatives(axis: Sequence[Slot]) -> list[Alternative]:
             choices.append(Alternative(frozenset(), 0, (slot,), (1,)))
         else:
             start = 0
+            step = len(parts) if slot.leaf.woven else 1
             for number, part in enumerate(parts):
                 for inner in alternatives(part):
                     path = inner.path | {(slot, number)}
-                    offset = inner.offset + start
-                    choices.append(Alternative(path, offset, inner.slots, inner.strides))
-                start += size(part)
+                    offset = inner.offset * step + start
+                    strides = tuple(s * step for s in inner.strides)
+                    choices.append(Alternative(path, offset, inner.slots, strides))
+                start += 1 if slot.leaf.woven else size(part)
         result = [
             Alternative(
                 left.path | right.path,
@@ -199,7 +206,7 @@ def split_product(leaf: Leaf, first: int) -> bool:
     A concatenation can be split in two ways: in `first` equal parts (the leading factor
     counts the parts), or with the rest common to all parts.
     """
-    if leaf.size % first:
+    if leaf.size % first or leaf.woven:
         return False
     rest = leaf.size // first
     if leaf.parts is None:
@@ -238,6 +245,9 @@ def split_sum(leaves: Sequence[Leaf], at: int) -> tuple[tuple[Leaf, ...], tuple[
         first, second = fresh(cut, head.pinned), fresh(head.size - cut, head.pinned)
         head.parts = (first, second)
         return (*first, *tail), (*second, *tail)
+    if head.woven:
+        halves = _split_woven(head.parts, cut)
+        return None if halves is None else ((*halves[0], *tail), (*halves[1], *tail))
     before: list[tuple[Leaf, ...]] = []
     after: list[tuple[Leaf, ...]] = []
     position = 0
@@ -257,6 +267,37 @@ def split_sum(leaves: Sequence[Leaf], at: int) -> tuple[tuple[Leaf, ...], tuple[
     return (*concatenation(before), *tail), (*concatenation(after), *tail)
 
 
+def _split_woven(
+    parts: Sequence[tuple[Leaf, ...]], cut: int
+) -> tuple[tuple[Leaf, ...], tuple[Leaf, ...]] | None:
+    """Cut a woven space in two: the second half begins with the part whose turn it is."""
+    count = len(parts)
+    before: list[tuple[Leaf, ...]] = []
+    after: list[tuple[Leaf, ...]] = []
+    for number, part in enumerate(parts):
+        taken = len(range(number, cut, count))
+        if not taken:
+            after.append(part)
+        elif taken == size(part):
+            before.append(part)
+        else:
+            halves = split_sum(part, taken)
+            if halves is None:
+                return None
+            before.append(halves[0])
+            after.append(halves[1])
+    turn = cut % count
+    whole = len(after) == count
+    return weaving(before), weaving([*after[turn:], *after[:turn]] if whole else after)
+
+
+def weaving(parts: Sequence[tuple[Leaf, ...]]) -> tuple[Leaf, ...]:
+    """Return the space in which products of spaces take turns, as a product."""
+    if len(parts) == 1:
+        return parts[0]
+    return (Leaf(sum(size(part) for part in parts), parts=tuple(parts), woven=True),)
+
+
 def concatenation(parts: Sequence[tuple[Leaf, ...]]) -> tuple[Leaf, ...]:
     """Return the concatenation of products of spaces, as a product."""
     if len(parts) == 1:
@@ -272,6 +313,13 @@ def _unify_factor(f: Leaf, g: Leaf) -> None:
         if f.pinned:
             pin([g])
         f.factors = (g,)
+        return
+    if f.woven or g.woven:
+        if f.woven != g.woven or len(f.parts) != len(g.parts):
+            pin([f, g])
+            return
+        for left, right in zip(f.parts, g.parts, strict=True):
+            unify(left, right)
         return
     a, b = list(f.parts), list(g.parts)
     while a and b:

@@ -7,23 +7,30 @@ keeps its own.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch.fx import Node
 
+from pyro_bnn.symmetry import spaces
 from pyro_bnn.symmetry.analysis import Analysis, Stacked, Value
 from pyro_bnn.symmetry.rules import Call
 from pyro_bnn.symmetry.rules.movement import joined, run, viewed
 from pyro_bnn.symmetry.rules.registry import normalise
+from pyro_bnn.symmetry.spaces import Axis
 
 MOST_PARTS = 8
+VIEWS = ("view", "reshape", "_unsafe_view", "flatten")
 MOVES = ("transpose", "permute", "squeeze", "unsqueeze", "clone", "contiguous", "alias", "detach")
 
 
-def stack_view(analysis: Analysis, call: Call) -> Stacked | None:
-    """Read a view that cuts one axis into a few parts as a stack; None if it is not one."""
+def stack_view(analysis: Analysis, call: Call, shuffles: bool) -> Stacked | None:
+    """Read a view that cuts one axis into a few parts as a stack; None if it is not one.
+
+    Where a stack is to be shuffled it is one only if no simple space needs to be cut.
+    """
     value = call.args[0]
     if not isinstance(value, Value) or value.constant is not None:
         return None
@@ -35,6 +42,8 @@ def stack_view(analysis: Analysis, call: Call) -> Stacked | None:
     tail = len(old) - axis - 1
     inner = new[axis + 1 : len(new) - tail]
     if math.prod(inner) != rest or new[len(new) - tail :] != old[axis + 1 :] or not inner:
+        return None
+    if shuffles and not shuffled(value, axis, count):
         return None
     shape = (*new[:axis], *new[axis + 1 :])
     parts = []
@@ -55,6 +64,8 @@ def move(analysis: Analysis, call: Call) -> Any:
         return stacked.parts[call.args[2]]
     if name == "unbind" and normalise(call.get(1, "dim", 0), rank) == stacked.axis:
         return stacked.parts
+    if name in VIEWS:
+        return weave(analysis, call, stacked)
     if name not in MOVES:
         return None
     order = _order(name, call, rank)
@@ -70,6 +81,43 @@ def move(analysis: Analysis, call: Call) -> Any:
         )
         parts.append(viewed(analysis, moved, shape) if moved.shape != shape else moved)
     return Stacked(tuple(parts), axis, call.shape)
+
+
+def weave(analysis: Analysis, call: Call, stacked: Stacked) -> Value | None:
+    """Merge the axis of a stack into the one before it: the parts take turns along it."""
+    k, count = stacked.axis - 1, len(stacked.parts)
+    if k < 0:
+        return None
+    n = stacked.shape[k]
+    if call.shape != (*stacked.shape[:k], n * count, *stacked.shape[k + 2 :]):
+        return None
+    values = stacked.parts
+    if any(not value.axes[k] and n > 1 for value in values):
+        values = tuple(analysis.materialise(value) for value in values)
+    axes: list[Axis] = []
+    for axis in range(len(values[0].shape)):
+        parts = [value.axes[axis] for value in values]
+        if axis == k:
+            axes.append(spaces.slots(spaces.weaving([spaces.leaves(part) for part in parts])))
+            continue
+        if any(not part for part in parts) and any(parts):
+            return None
+        for part in parts[1:]:
+            spaces.unify(spaces.leaves(parts[0]), spaces.leaves(part))
+        axes.append(spaces.slots(spaces.leaves(parts[0])))
+    result = analysis.new(axes, call.shape)
+    analysis.embed(list(zip(values, range(count), strict=True)), result, k, count)
+    return result
+
+
+def shuffled(value: Value, axis: int, count: int) -> bool:
+    """Whether an axis is a concatenation that can be cut in equal parts between its own."""
+    whole = spaces.expand(spaces.leaves(value.axes[axis]))
+    if len(whole) != 1 or whole[0].parts is None or whole[0].woven:
+        return False
+    ends = set(itertools.accumulate(spaces.size(part) for part in whole[0].parts))
+    each = value.shape[axis] // count
+    return all(each * (k + 1) in ends for k in range(count))
 
 
 def collapse(analysis: Analysis, stacked: Stacked) -> Value:
@@ -104,9 +152,7 @@ def _order(name: str, call: Call, rank: int) -> list[int] | None:
     return order
 
 
-def with_stacks(
-    analysis: Analysis, call: Call, read: Callable[[Call], Any], taken_apart: bool
-) -> Any:
+def with_stacks(analysis: Analysis, call: Call, read: Callable[[Call], Any], fate: str) -> Any:
     """Read a call whose arguments may be stacks, or whose result may become one.
 
     Parameters
@@ -115,8 +161,9 @@ def with_stacks(
     call : Call
     read : callable
         Reads a call without stacks.
-    taken_apart : bool
-        Whether all that happens to the result is that it is moved and taken apart.
+    fate : str
+        What happens to the result once it has been moved about: ``apart`` if it is taken apart,
+        ``shuffled`` if its axes are merged again; empty for anything else.
     """
     if any(isinstance(a, Stacked) for a in _flat(call.args)):
         moved = move(analysis, call)
@@ -124,22 +171,31 @@ def with_stacks(
             return moved
         args = tuple(_collapsed(analysis, a) for a in call.args)
         return read(Call(call.name, args, call.kwargs, call.shapes))
-    if taken_apart and call.name in ("aten.view", "aten.reshape", "aten.unflatten"):
-        stacked = stack_view(analysis, call)
+    if fate and call.name in ("aten.view", "aten.reshape", "aten.unflatten"):
+        stacked = stack_view(analysis, call, fate == "shuffled")
         if stacked is not None:
             return stacked
     return read(call)
 
 
-def taken_apart(node: Node) -> bool:
-    """Whether all that happens to the result of a node is that it is moved and taken apart."""
+def fate(node: Node) -> str:
+    """Say what happens to the result of a node once it has been moved about.
+
+    Returns
+    -------
+    str
+        ``apart`` if it is taken apart, ``shuffled`` if axes are merged again, else empty.
+    """
+    ends = set()
     for user in node.users:
         name = str(getattr(user.target, "overloadpacket", user.target)).removeprefix("aten.")
         if name in ("select", "unbind"):
-            continue
-        if name not in MOVES or not taken_apart(user):
-            return False
-    return bool(node.users)
+            ends.add("apart")
+        elif name in VIEWS:
+            ends.add("shuffled")
+        else:
+            ends.add(fate(user) if name in MOVES else "")
+    return ends.pop() if len(ends) == 1 else ""
 
 
 def _flat(arguments: Sequence[Any]) -> list[Any]:

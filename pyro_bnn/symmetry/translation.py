@@ -54,6 +54,11 @@ def joint_block(group: SymmetryGroup, site: str, block: tuple[int, ...]) -> Plac
     return action.joint(chosen, group.shapes[site])
 
 
+def null_blocks(group: SymmetryGroup) -> set[tuple[str, tuple[int, ...]]]:
+    """Return the blocks, by site, to which anything may be added: they say nothing of a draw."""
+    return {(t.site, t.block) for t in group.translations.values() if t.along < 0}
+
+
 def spread(group: SymmetryGroup, name: str, values: Tensor) -> Tensor:
     """Return what a translation adds, ``(batch, *shape)``, from ``(batch, size)`` parameters."""
     moved = group.translations[name]
