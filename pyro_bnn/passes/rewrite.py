@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -25,6 +26,9 @@ __all__ = [
 ]
 
 _aten = torch.ops.aten
+
+# Marks the nodes that passes insert.
+_MADE = "made by a pass"
 
 # Views that keep the row-major order of their elements.
 SAME_ORDER = {
@@ -52,7 +56,7 @@ def shape(node: Node) -> tuple[int, ...]:
 def call(graph: Graph, target: Callable[..., Any], *args: Any, **kwargs: Any) -> Node:
     """Insert a call at the graph's insertion point, with the shape of its result."""
     node = graph.call_function(target, args, kwargs)
-    node.meta["val"] = _result(target, args, kwargs)
+    node.meta.update({"val": _result(target, args, kwargs), _MADE: True})
     return node
 
 
@@ -69,7 +73,7 @@ def constant(module: GraphModule, value: Tensor) -> Node:
         number += 1
     module.register_buffer(name, value, persistent=False)
     node = module.graph.get_attr(name)
-    node.meta["val"] = value
+    node.meta.update({"val": value, _MADE: True})
     return node
 
 
@@ -88,11 +92,25 @@ def through_views(node: Node) -> Node:
 
 
 def renew_shapes(module: GraphModule) -> None:
-    """Recompute what the nodes know of their strides, after a pass that changed a layout."""
+    """Recompute what the nodes know of their strides, behind nodes that a pass inserted.
+
+    Strides decide how fast a graph runs, not what it computes: where an operator cannot be called
+    without data, its node keeps what it knew.
+    """
+    changed: set[Node] = set()
     for node in module.graph.nodes:
         sources = node.all_input_nodes
-        if node.op == "call_function" and sources and _are_tensors([node, *sources]):
-            node.meta["val"] = _result(node.target, node.args, node.kwargs)
+        if node.op != "call_function" or not _are_tensors([node, *sources]):
+            continue
+        if any(source in changed or _MADE in source.meta for source in sources):
+            before = node.meta["val"].stride()
+            if node.target in (_aten.view.default, _aten._unsafe_view.default):
+                # What was contiguous when it was traced may not be any more.
+                node.target = _aten.reshape.default
+            with contextlib.suppress(RuntimeError):
+                node.meta["val"] = _result(node.target, node.args, node.kwargs)
+            if node.meta["val"].stride() != before:
+                changed.add(node)
 
 
 def _are_tensors(nodes: Iterable[Node]) -> bool:
