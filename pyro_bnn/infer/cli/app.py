@@ -1,4 +1,4 @@
-"""The commands: ``pyro-bnn infer``, ``report`` and ``quotient``."""
+"""The commands: ``pyro-bnn infer``, ``report``, ``quotient``, ``compare`` and others."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 
 from pyro_bnn.errors import UserError
+from pyro_bnn.infer.cli.comparing import compare
 from pyro_bnn.infer.cli.host import idle_cores
 from pyro_bnn.infer.cli.rundir import RunDirectory, default_out
 from pyro_bnn.infer.cli.script import ModelScript, find_shipped
@@ -175,6 +176,9 @@ def doctor() -> None:
         results.append(passed)
     if not all(results):
         sys.exit(1)
+
+
+app.command()(compare)
 
 
 def main() -> None:

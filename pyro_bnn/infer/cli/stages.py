@@ -13,7 +13,7 @@ import xarray as xr
 from torch import Tensor
 
 import pyro_bnn
-from pyro_bnn.data import Data
+from pyro_bnn.data import Data, Split
 from pyro_bnn.diagnostics import diagnose, summarize, write_report, write_summary
 from pyro_bnn.errors import UserError
 from pyro_bnn.infer.cli.rundir import RunDirectory
@@ -130,8 +130,10 @@ def record(
         open_trace(run.trace_file) as trace,
         GroupAppender(run.trace_file, "predictions") as out,
     ):
-        for block in _predicted(trace["posterior"].to_dataset(), density, data, kind):
+        for block in _predicted(trace["posterior"].to_dataset(), density, data, data.test, kind):
             out.append(block)
+    if data.ood:
+        _record_elsewhere(density, data, run, kind)
 
 
 def quotient(group: SymmetryGroup, density: LogDensity, trace: Path) -> None:
@@ -200,13 +202,28 @@ def _alive(trace: xr.DataTree) -> xr.DataTree:
     return alive
 
 
+def _record_elsewhere(density: LogDensity, data: Data, run: RunDirectory, kind: str) -> None:
+    """Add ``predictions_ood``: all splits from elsewhere, one after another along ``test``."""
+    x = torch.cat([split.x for split in data.ood.values()])
+    # Their labels, if they have any, need not be of the model's classes: they are not asked for.
+    y = data.train.y[:1].expand(len(x), *data.train.y.shape[1:])
+    splits = json.dumps({name: len(split.x) for name, split in data.ood.items()})
+    with (
+        open_trace(run.trace_file) as trace,
+        GroupAppender(run.trace_file, "predictions_ood") as out,
+    ):
+        posterior = trace["posterior"].to_dataset()
+        for block in _predicted(posterior, density, data, Split(x, y), kind):
+            out.append(block[["mean"]].assign_attrs(splits=splits))
+
+
 def _predicted(
-    posterior: xr.Dataset, density: LogDensity, data: Data, kind: str
+    posterior: xr.Dataset, density: LogDensity, data: Data, split: Split, kind: str
 ) -> Iterator[xr.Dataset]:
-    """Predictions on the test split, a block of draws at a time."""
+    """Predictions on a split, a block of draws at a time."""
     chains, draws = posterior.sizes["chain"], posterior.sizes["draw"]
     classes = 1 if kind != "categorical" else int(data.train.y.max()) + 1
-    row = 8 * chains * (len(data.test.x) * (classes + 2) + density.dim)
+    row = 8 * chains * (len(split.x) * (classes + 2) + density.dim)
     step = max(1, _BLOCK_BYTES // row)
     for start in range(0, draws, step):
         block = posterior.isel(draw=slice(start, start + step)).load()
@@ -214,7 +231,7 @@ def _predicted(
             name: torch.from_numpy(block[name].to_numpy()).flatten(0, 1).to(density.device)
             for name in density.sites
         }
-        found = predict(density, values, data.test.x, data.test.y)
+        found = predict(density, values, split.x, split.y)
         width = block.sizes["draw"]
         yield xr.Dataset(
             {
