@@ -11,6 +11,7 @@ from pyro_bnn.infer.guides.laplace import Laplace
 from pyro_bnn.infer.guides.low_rank import LowRank
 from pyro_bnn.infer.guides.mean_field import MeanField
 from pyro_bnn.infer.guides.point_estimate import PointEstimate
+from pyro_bnn.infer.guides.snapshots import Snapshots
 from pyro_bnn.infer.guides.swag import SWAG
 from pyro_bnn.infer.guides.training import Training
 
@@ -25,5 +26,6 @@ __all__ = [
     "LowRank",
     "MeanField",
     "PointEstimate",
+    "Snapshots",
     "Training",
 ]

@@ -125,7 +125,8 @@ def subnetwork_root(
     curvature = fitted.posterior_precision.detach().clone()
     curvature.diagonal().add_(precision[chosen] - 1)
     values, vectors = torch.linalg.eigh(curvature)
-    return vectors / values.sqrt()
+    root: Tensor = vectors / values.sqrt()
+    return root
 
 
 def diagonal_deviation(fitted: Any) -> Tensor:

@@ -64,7 +64,8 @@ class Ensemble(Guide):
             fail_above=guide.fail_above,
         )
         self.training = guide.training
-        self.size, self.block, self.retries = size, block, retries
+        self.size, self.retries = size, retries
+        self.block = guide.block if block is None else block
         self.trainable = guide.trainable if size == 1 else ()
         self.has_density = guide.has_density
         self.decouples = guide.decouples

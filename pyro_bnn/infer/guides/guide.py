@@ -312,11 +312,15 @@ class Guide(ABC):
         With one member and a density, what is sampled carries its log density and depends on the
         parameters in Pyro's store, so that `pyro.infer.SVI` can train the guide.
         """
-        if self._density is None:
-            self.setup(*args, **kwargs)
-        seeds = torch.randint(2**31, (2,)).tolist()
-        sources = generators(seeds[:1], self.density.device)
-        state = self._state_for_pyro(sources)
+        with pyro.poutine.block():  # what runs the model to learn of it is no part of the guide
+            if self._density is None:
+                self.setup(*args, **kwargs)
+            self._layout()
+            seeds = torch.randint(2**31, (2,)).tolist()
+            sources = generators(seeds[:1], self.density.device)
+            if not self._state:
+                self._begin(sources[0])
+        state = self._state_for_pyro()
         members = len(next(iter(state.values())))
         chosen = seeds[1] % members
         one = {name: value[chosen : chosen + 1] for name, value in state.items()}
@@ -327,18 +331,20 @@ class Guide(ABC):
             pyro.sample("_pyro_bnn_position", auxiliary, infer={"is_auxiliary": True})
         return self._sample_sites(position[0, 0])
 
-    def _state_for_pyro(self, sources: Sequence[torch.Generator]) -> Parameters:
-        if not self._state:
-            if not self.trainable:
-                raise UserError(f"{type(self).__name__} has not been fitted: call fit() first")
-            position = self.density.initial_position(1, sources[0], strategy=self.init_strategy)
-            self._state = self.start(position, self.density)
+    def _begin(self, source: torch.Generator) -> None:
+        """Start where `fit` would, for `pyro.infer.SVI` to go on."""
+        if not self.trainable:
+            raise UserError(f"{type(self).__name__} has not been fitted: call fit() first")
+        position = self.density.initial_position(1, source, strategy=self.init_strategy)
+        self._state = self.start(position, self.density)
+
+    def _state_for_pyro(self) -> Parameters:
+        """Return the state, its trainable part as parameters in Pyro's store."""
         store = pyro.get_param_store()
         for name in self.trainable:
             key = f"{type(self).__name__}.{name}"
             if key not in store or store[key] is not self._state[name]:
-                leaf = self._state[name].detach()
-                store[key] = leaf
+                store[key] = self._state[name].detach()
                 self._state[name] = store[key]
             pyro.param(key)
         return self._state
@@ -362,8 +368,7 @@ class Guide(ABC):
     def _layout(self) -> dict[str, tuple[int, tuple[Any, ...]]]:
         """Event dimensions and plates of each site, learnt once."""
         if not self._sites:
-            with pyro.poutine.block():
-                nodes = nodes_at_zero(self.density)
+            nodes = nodes_at_zero(self.density)
             self._sites = {
                 name: (nodes[name]["fn"].event_dim, tuple(nodes[name]["cond_indep_stack"]))
                 for name in self.density.sites
