@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 from pyro_bnn.errors import UserError
 from pyro_bnn.infer.settings import GUIDES, KERNELS, AnyGuide, AnyKernel, HMCSettings, Table
 from pyro_bnn.infer.settings.orbit import OrbitSettings
+from pyro_bnn.infer.settings.quotient import QuotientSettings
 from pyro_bnn.infer.settings.start import StartSettings
 
 __all__ = ["QuotientSettings", "Recipe", "RunSettings"]
@@ -42,12 +43,6 @@ class RunSettings(Table):
     posterior_temperature: float = Field(
         1.0, gt=0, description="Divides the log posterior; below 1, a cold posterior."
     )
-
-
-class QuotientSettings(Table):
-    """Table ``[quotient]`` of a recipe."""
-
-    enabled: bool = Field(True, description="Discover the symmetries and divide them out.")
 
 
 class Recipe(Table):

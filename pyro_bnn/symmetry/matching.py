@@ -162,7 +162,9 @@ class Matcher:
             if last is None:
                 features = self._features(here)
                 last = {name: torch.full_like(v, torch.nan) for name, v in features.items()}
-            known = torch.stack([v.flatten(1).isfinite().all(1) for v in last.values()]).all(0)
+            known = torch.stack(
+                [v.reshape(chains, -1).isfinite().all(1) for v in last.values()]
+            ).all(0)
             target = {
                 name: v.nan_to_num().reshape(chains, *v.shape[1:]) for name, v in last.items()
             }

@@ -107,6 +107,16 @@ def test_a_run_makes_every_file_and_every_command_reads_it(infer, command, scrip
     command("quotient", alone).assert_refused("--model")
     assert command("quotient", alone, "--model", model).code == 0
     assert_same(posterior(alone, "canonical_posterior"), canonical)
+    chosen = ["--permutation", "align", "--reference", "previous", "--scaling", "none", "--no-sign"]
+    assert command("quotient", alone, "--model", model, *chosen).code == 0
+    with open_trace(alone) as tree:
+        attributes = tree["symmetry"].attrs
+        assert attributes["permutation"] == "align"
+        assert attributes["reference"] == "previous"
+        assert attributes["scaling"] == attributes["sign"] == "none"
+        assert tree["canonical_prior"].sizes["draw"] == 12
+    wrong = command("quotient", alone, "--model", model, "--permutation", "shuffle")
+    wrong.assert_refused("quotient.permutation")
     assert command("report", alone, "--out", tmp_path / "page.html").code == 0
     assert (tmp_path / "page.html").is_file()
     assert (tmp_path / "alone.summary.json").is_file()

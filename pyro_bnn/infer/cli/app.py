@@ -106,13 +106,35 @@ def quotient(
     model: Annotated[
         Path | None, typer.Option(help="Model script; that of the run by default.")
     ] = None,
+    scaling: Annotated[
+        str | None, typer.Option(help="Scales: min-mass (the default), unit-norm or none.")
+    ] = None,
+    sign: Annotated[
+        bool | None, typer.Option("--sign/--no-sign", help="Settle the signs of units that flip.")
+    ] = None,
+    permutation: Annotated[
+        str | None,
+        typer.Option(
+            help="Order of the units: sort (the default), align, activation-matching, "
+            "nearest-neighbour, weight-matching or none."
+        ),
+    ] = None,
+    rule: Annotated[
+        str | None, typer.Option(help="Sort by: first (the default), max, mean or norm.")
+    ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(help="Match to: barycentre (the default), first or previous draw."),
+    ] = None,
 ) -> None:
     """Find the symmetries of the network and put every draw in canonical form.
 
     Adds the groups canonical_posterior and symmetry to the trace, and identities, which compare
-    the draws with what the symmetries say about any posterior of the network.
+    the draws with what the symmetries say about any posterior of the network. What is not given
+    is as in the recipe of the run. Where units are matched (all orders but sort), draws from the
+    prior that went through the same procedure are added as canonical_prior.
 
-    Example: pyro-bnn quotient trace.nc --model models/digits_mlp.py
+    Example: pyro-bnn quotient runs/diabetes --permutation align
     """
     from pyro_bnn.infer.cli.stages import declare
     from pyro_bnn.infer.cli.stages import quotient as divide
@@ -124,11 +146,20 @@ def quotient(
         if not model.is_file():
             raise UserError(f"{run} does not say which network it is of: name its --model script")
     recipe = RunDirectory(run).recorded_recipe() if (run / "recipe.toml").is_file() else Recipe()
+    choices: dict[str, Any] = {
+        "scaling": scaling,
+        "sign": sign,
+        "permutation": permutation,
+        "rule": rule,
+        "reference": reference,
+    }
+    given = {f"quotient.{name}": value for name, value in choices.items() if value is not None}
+    recipe = Recipe.parse(recipe.tables(), "the command line", given)
     density, _ = declare(ModelScript.load(model), recipe)
     group = discover(density)
     console = _console()
     console.print(str(group), markup=False)
-    divide(group, density, trace)
+    divide(group, density, trace, recipe.quotient)
     console.print(f"quotient   groups canonical_posterior, symmetry and identities in {trace}")
 
 
@@ -287,7 +318,7 @@ def _run(
         )
     record(mcmc, density, data, recipe, run, script.path)
     if group is not None:
-        quotient(group, density, run.trace_file)
+        quotient(group, density, run.trace_file, recipe.quotient)
     console.print("judging    R-hat and ESS of weights, canonical weights and functions")
     summary = judge(run.trace_file, run.summary_file, run.report_file if report_wanted else None)
     console.print(summary_table(summary))

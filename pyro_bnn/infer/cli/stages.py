@@ -23,6 +23,7 @@ from pyro_bnn.infer.mcmc import MCMC
 from pyro_bnn.infer.point_estimate import maximum_a_posteriori
 from pyro_bnn.infer.predict import Predictions, likelihood_kind, predict
 from pyro_bnn.infer.recipe import Recipe
+from pyro_bnn.infer.settings.quotient import QuotientSettings
 from pyro_bnn.logdensity import LogDensity
 from pyro_bnn.symmetry import OrbitMove, Quotient, SymmetryGroup, write_identities
 from pyro_bnn.trace import GroupAppender, assemble, open_trace
@@ -136,9 +137,18 @@ def record(
         _record_elsewhere(density, data, run, kind)
 
 
-def quotient(group: SymmetryGroup, density: LogDensity, trace: Path) -> None:
+def quotient(
+    group: SymmetryGroup, density: LogDensity, trace: Path, settings: QuotientSettings
+) -> None:
     """Add ``canonical_posterior``, ``symmetry`` and ``identities`` to a trace."""
-    Quotient(group).apply(trace, source=density)
+    Quotient(
+        group,
+        scaling=None if settings.scaling == "none" else settings.scaling,
+        sign=settings.sign,
+        permutation=None if settings.permutation == "none" else settings.permutation,
+        rule=settings.rule,
+        reference=settings.reference,
+    ).apply(trace, source=density)
     write_identities(trace, density, group)
 
 
