@@ -12,9 +12,11 @@ import torch
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import SubsampleMessenger, _Subsample
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 __all__ = [
     "Node",
+    "batchable",
     "full_plates",
     "latent_nodes",
     "observed_nodes",
@@ -83,6 +85,13 @@ def observed_nodes(trace: poutine.trace_struct.Trace) -> Iterator[tuple[str, Nod
 def without_validation() -> Iterator[None]:
     """Switch off distribution validation, which branches on values and cannot be traced."""
     with pyro.validation_enabled(False):
+        yield
+
+
+@contextmanager
+def batchable() -> Iterator[None]:
+    """Switch off what ``vmap`` cannot batch: validation, and attention as one fused operator."""
+    with without_validation(), sdpa_kernel(SDPBackend.MATH):
         yield
 
 

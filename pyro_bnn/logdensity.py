@@ -22,6 +22,7 @@ from pyro_bnn.gradient import trace_gradient
 from pyro_bnn.graph import trace_graph
 from pyro_bnn.handlers import (
     Node,
+    batchable,
     full_plates,
     latent_nodes,
     observed_nodes,
@@ -506,7 +507,7 @@ class LogDensity:
         self, function: Callable[[Tensor, Tensor | None], Tensor]
     ) -> Callable[[Tensor, Tensor | None], tuple[Tensor, ...]]:
         def evaluate(position: Tensor, indices: Tensor | None) -> tuple[Tensor, ...]:
-            with without_validation():
+            with batchable():
                 return (vmap(lambda z: function(z, indices))(position),)
 
         return evaluate
@@ -557,7 +558,7 @@ class LogDensity:
             plain = vmap(grad_and_value(self._potential), in_dims=(0, rows))
 
         def swapped(*tensors: Tensor) -> tuple[Tensor, Tensor]:
-            with without_validation():
+            with batchable():
                 gradient, value = plain(*tensors)
             return value, gradient
 

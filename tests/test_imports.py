@@ -26,7 +26,7 @@ ALLOWED = {
     "logdensity": {"errors", "gradient", "graph", "handlers"},
     "nn": {"errors"},
     "trace": {"errors"},
-    "infer": {"errors", "logdensity", "trace"},
+    "infer": {"errors", "handlers", "logdensity", "trace"},
     "symmetry": {"errors", "graph", "logdensity", "trace"},
     "diagnostics": {"errors", "trace"},
 }

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from pyro_bnn.errors import UserError
+from pyro_bnn.handlers import batchable
 from pyro_bnn.logdensity import LogDensity
 
 __all__ = ["Predictions", "likelihood_kind", "predict"]
@@ -89,7 +90,7 @@ def predict(density: LogDensity, values: Mapping[str, Tensor], x: Tensor, y: Ten
                 return parts
         return parts
 
-    with pyro.validation_enabled(False), torch.no_grad():
+    with batchable(), torch.no_grad():
         log_predictive, mean, *rest = vmap(one)(*(values[name] for name in names))
     return Predictions(log_predictive, mean, rest[0] if rest else None)
 

@@ -54,6 +54,7 @@ def test_sizes(name):
 SMALL = {
     "optunet": (optunet, (1, 28, 28)),
     "resnet20_frn": (lambda: resnet20_frn(width=2), (3, 8, 8)),
+    "small_vit": (lambda: small_vit(image=8, layers=1, heads=2, width=8), (3, 8, 8)),
 }
 
 
