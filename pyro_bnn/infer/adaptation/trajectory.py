@@ -14,14 +14,17 @@ from pyro_bnn.infer.kernels.hamiltonian import Density, Info
 
 __all__ = ["TrajectoryWarmup"]
 
+_FEW_STEPS = 2.0
+
 
 class TrajectoryWarmup(Warmup):
     """Climb the ChEES criterion while step size and mass matrix adapt as in `Warmup`.
 
     While the chains have step sizes of their own the mean number of steps stays as it is; from
-    then on it is learned. The paper centres the criterion on the mean over chains. The chains of
-    a Bayesian network sit in different modes, so that here each is centred on its own running
-    mean.
+    then on it is learned, in every window from two steps up: the criterion has further tops
+    beyond its first, a period of the motion apart. The paper centres the criterion on the mean
+    over chains. The chains of a Bayesian network sit in different modes, so that here each is
+    centred on its own running mean.
 
     Parameters
     ----------
@@ -70,8 +73,12 @@ class TrajectoryWarmup(Warmup):
         assert self.ascent is not None
         if self.count <= self.start:
             self.centre = state.position
-        elif self.count in self.ends:
-            self.ascent = LengthAscent.begin(state.mean_steps)
+        if not self.ends:
+            return state
+        if self.count == self.start or self.count in self.ends:
+            few = torch.full_like(state.mean_steps, _FEW_STEPS)
+            self.ascent = LengthAscent.begin(few)
+            state = state._replace(mean_steps=few)
         elif self.count == self.num_steps:
             state = state._replace(mean_steps=self.ascent.log_averaged.exp())
         return state

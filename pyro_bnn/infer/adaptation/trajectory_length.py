@@ -11,7 +11,7 @@ from pyro_bnn.infer.kernels.hamiltonian import Metric, Trajectory
 
 __all__ = ["LengthAscent", "chees_slope"]
 
-_RATE = 0.05
+_RATE = 0.1
 _SQUARE_DECAY = 0.95
 
 
