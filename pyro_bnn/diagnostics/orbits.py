@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pyro_bnn.diagnostics.blocks import blocks
 from pyro_bnn.diagnostics.exchangeability import permuted_spaces
+from pyro_bnn.diagnostics.format import number
 
 _NOTES = {
     "permutation": "Order of units",
@@ -86,7 +87,7 @@ def orbits(trace: xr.DataTree) -> Orbits | None:
         samples=group.sizes.get("chain", 0) * group.sizes.get("draw", 0),
         mass_before=_median(group, "mass_before"),
         mass_after=_median(group, "mass_after"),
-        notes={label: str(attrs[key]) for key, label in _NOTES.items() if key in attrs},
+        notes={label: _note(attrs[key]) for key, label in _NOTES.items() if key in attrs},
     )
 
 
@@ -95,6 +96,14 @@ def _number(attrs: Mapping[Any, Any], name: str) -> float:
         return float(attrs.get(name, math.nan))
     except (TypeError, ValueError):
         return math.nan
+
+
+def _note(value: Any) -> str:
+    """Write a number in few digits, anything else as it is."""
+    try:
+        return number(float(value))
+    except (TypeError, ValueError):
+        return str(value)
 
 
 def _median(group: xr.Dataset, name: str) -> float:

@@ -19,6 +19,7 @@ LOOSE = 1.05
 ENOUGH = 400.0
 LOW_BFMI = 0.3
 UNLIKELY = 0.01
+DOUBTFUL = 0.05
 
 _OF = {
     "weight": "Weights",
@@ -163,12 +164,18 @@ def _mixing(found: Diagnosis) -> list[Verdict]:
                 f"unit has the largest weight is not uniform ({_p(p_value)}). A statement about "
                 "one unit holds for the orders that were visited; predictions do not depend on it."
             )
+        elif p_value < DOUBTFUL:
+            text = (
+                f"There is weak evidence that the order of the units of {worst.space} has not mixed"
+                f" ({_p(p_value)}): more draws would tell."
+            )
         else:
             text = (
-                f"Every unit has the largest weight equally often ({_p(p_value)} in "
+                f"Each unit has the largest weight about equally often ({_p(p_value)} over "
                 f"{', '.join(tests)}): the order of units gives no sign of bad mixing."
             )
-        results.append(Verdict("fair" if p_value < UNLIKELY else "good", "Order of units", text))
+        level: Level = "fair" if p_value < DOUBTFUL else "good"
+        results.append(Verdict(level, "Order of units", text))
     known = [one for one in found.statements if not math.isnan(one.p_value)]
     for one in known:
         p_value = min(1.0, one.p_value * len(known))

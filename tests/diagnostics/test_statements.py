@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -67,6 +69,25 @@ def test_the_order_of_units_is_judged(trace: xr.DataTree) -> None:
     (verdict,) = [v for v in verdicts(diagnose(stuck, 5)) if v.subject == "Order of units"]
     assert verdict.level == "fair"
     assert "not mixed over the order of the units of h0" in verdict.text
-    weights.values = rng.normal(size=weights.shape)
-    (verdict,) = [v for v in verdicts(diagnose(stuck, 5)) if v.subject == "Order of units"]
-    assert verdict.level == "good"
+
+
+@pytest.mark.parametrize(
+    ("p_value", "level", "words"),
+    [
+        (0.5, "good", "no sign of bad mixing"),
+        (0.02, "fair", "weak evidence"),
+        (1e-4, "fair", "not"),
+    ],
+)
+def test_the_order_of_units_is_graded_by_its_p_value(
+    trace: xr.DataTree, p_value: float, level: str, words: str
+) -> None:
+    found = diagnose(trace, 5)
+    test = replace(found.exchangeability["h0"], p_value=p_value)
+    (verdict,) = [
+        v
+        for v in verdicts(replace(found, exchangeability={"h0": test}))
+        if v.subject == "Order of units"
+    ]
+    assert verdict.level == level
+    assert words in verdict.text

@@ -176,7 +176,9 @@ def _quality(
     intervals: dict[str, Interval],
 ) -> list[str]:
     try:
-        found = posterior_quality(trace, reference, resamples=resamples, permutations=0, seed=seed)
+        found = posterior_quality(
+            trace, reference, resamples=resamples, permutations=0, seed=seed, by_layer=False
+        )
     except UserError as error:
         return [f"{name}: no distance to the reference: {error}"]
     for key, space in (("mmd", "weight"), ("ns", "canonical")):

@@ -85,6 +85,7 @@ def posterior_quality(
     resamples: int = RESAMPLES,
     seed: int = 0,
     device: torch.device | str = "cpu",
+    by_layer: bool = True,
 ) -> PosteriorQuality:
     """Compare a trace with a reference of the same model.
 
@@ -106,6 +107,8 @@ def posterior_quality(
         Of permutations, resamples and directions.
     device
         Where the distances are computed.
+    by_layer
+        Whether to judge each layer too, which costs as much again for each.
 
     Returns
     -------
@@ -131,7 +134,13 @@ def posterior_quality(
         if all(name in one.children and one[name].data_vars for one in (trace, reference)):
             groups = trace[name].to_dataset(), reference[name].to_dataset()
             weights += _space(
-                space, groups, (here, there), (permutations, resamples), seed, torch.device(device)
+                space,
+                groups,
+                (here, there),
+                (permutations, resamples),
+                seed,
+                torch.device(device),
+                by_layer,
             )
     return PosteriorQuality(tuple(weights), size, *_functions(trace, reference))
 
@@ -173,6 +182,7 @@ def _space(
     counts: tuple[int, int],
     seed: int,
     device: torch.device,
+    by_layer: bool,
 ) -> list[WeightDistance]:
     generators = [torch.Generator(device).manual_seed(seed + k) for k in range(2)]
     results = []
@@ -198,7 +208,7 @@ def _space(
         if distances is None:
             continue
         whole = distances if whole is None else whole + distances
-        if len(found) > 1:
+        if by_layer and len(found) > 1:
             estimate = mmd(distances, *counts, generator=generators[1])
             results.append(WeightDistance(space, layer, estimate, slices.distance()))
     if whole is not None:
