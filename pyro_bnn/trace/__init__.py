@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pyro_bnn.trace.assemble import GroupAppender, add_groups, assemble
+from pyro_bnn.trace.checkpoints import export_checkpoints, import_checkpoints
 from pyro_bnn.trace.convert import from_pyro
 from pyro_bnn.trace.reader import open_trace
 from pyro_bnn.trace.schema import encode_attrs, site_dataset
@@ -16,7 +17,9 @@ __all__ = [
     "assemble",
     "discard_segments",
     "encode_attrs",
+    "export_checkpoints",
     "from_pyro",
+    "import_checkpoints",
     "load_state",
     "open_trace",
     "save_state",

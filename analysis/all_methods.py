@@ -1,0 +1,105 @@
+"""Every method that ships, on one model: accuracy, NLL, Brier score, calibration error and time.
+
+Run: python analysis/all_methods.py [--model SCRIPT] [--out FOLDER] [--quick]
+
+Each recipe in inference/ is run by the command line into a directory of its own; a directory that
+holds a finished run is read instead, so that the table can be made again in seconds and a stopped
+study goes on. A recipe that refuses the model keeps its row, with the reason. `--quick` shortens
+every run to a few steps, to see that all of them work; its numbers mean nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+COLUMNS = {
+    "accuracy": ("test.accuracy", "{:.3f}"),
+    "NLL": ("test.nll", "{:.4f}"),
+    "Brier": ("test.brier", "{:.4f}"),
+    "ECE": ("test.ece", "{:.4f}"),
+    "members x draws": ("size", "{}"),
+    "seconds": ("seconds", "{:.0f}"),
+}
+
+
+def command(recipe: Path, model: Path, out: Path, *, quick: bool) -> list[str]:
+    """Return the command that runs a recipe."""
+    words = [sys.executable, "-m", "pyro_bnn.infer", str(model), "--recipe", str(recipe)]
+    words += ["--out", str(out), "--no-report"]
+    if (out / "state.safetensors").exists():
+        return [*words, "--resume"]
+    if quick:
+        tables = tomllib.loads(recipe.read_text(encoding="utf-8"))
+        draws = min(4, tables.get("run", {}).get("draws", 4))
+        words += ["--chains", "2", "--draws", str(draws), "--warmup", "20"]
+        words += ["--set", "run.threads=1"]
+        if "guide" in tables:
+            words += ["--set", "guide.epochs=10"]
+    return words
+
+
+def rows(model: Path, out: Path, *, quick: bool) -> Iterator[tuple[str, dict[str, Any] | str]]:
+    """Yield the name of each method and its summary, or why it has none."""
+    for recipe in sorted((ROOT / "inference").glob("*.toml")):
+        run = out / recipe.stem
+        if not (run / "summary.json").is_file():
+            done = subprocess.run(
+                command(recipe, model, run, quick=quick), capture_output=True, text=True
+            )
+            if done.returncode:
+                lines = done.stderr.strip().splitlines()
+                yield recipe.stem, lines[-1] if lines else f"exit code {done.returncode}"
+                continue
+        yield recipe.stem, json.loads((run / "summary.json").read_text(encoding="utf-8"))
+
+
+def table(found: dict[str, dict[str, Any] | str]) -> str:
+    """Return the table as Markdown, the best negative log likelihood first."""
+    lines = [f"| method | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 1) + "|"]
+    scored = {name: row for name, row in found.items() if isinstance(row, dict)}
+    for name in sorted(scored, key=lambda name: scored[name].get("test.nll") or float("inf")):
+        row = {**scored[name], "size": f"{scored[name]['chains']} x {scored[name]['draws']}"}
+        cells = [
+            "-" if row.get(key) is None else shape.format(row[key])
+            for key, shape in COLUMNS.values()
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    for name, reason in found.items():
+        if isinstance(reason, str):
+            lines.append(f"| {name} | {reason.replace('|', '/')} |" + " |" * (len(COLUMNS) - 1))
+    point = next((row for row in scored.values() if "point.nll" in row), None)
+    if point is not None:
+        cells = [
+            f"{point[key.replace('test', 'point')]:.4f}" for key, _ in list(COLUMNS.values())[:4]
+        ]
+        lines.append(f"| point estimate, best of 16 starts | {' | '.join(cells)} | | |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run what has not been run, then print the table and write it beside the runs."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", type=Path, default=ROOT / "models" / "digits_mlp.py")
+    parser.add_argument("--out", type=Path, default=Path("runs") / "all_methods")
+    parser.add_argument("--quick", action="store_true")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    found = {}
+    for name, row in rows(arguments.model, arguments.out, quick=arguments.quick):
+        found[name] = row
+        print(f"{name}: {'done' if isinstance(row, dict) else row}", file=sys.stderr, flush=True)
+    text = table(found)
+    (arguments.out / "table.md").write_text(text + "\n", encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
