@@ -148,10 +148,15 @@ def odd_draws(n, temperature):
     return {name: torch.tensor(value) for name, value in values.items()}
 
 
-@pytest.mark.parametrize("temperature", [1.0, 1.8])
-def test_stein_identities_hold_for_priors_of_any_form(temperature):
+@pytest.fixture(scope="module")
+def odd_problem():
     density = LogDensity(odd_prior, torch.randn(6, 3).double(), torch.arange(6) % 4)
-    group = discover(density)
+    return density, discover(density)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 1.8])
+def test_stein_identities_hold_for_priors_of_any_form(odd_problem, temperature):
+    density, group = odd_problem
     draws = odd_draws(4000, temperature)
     found = identities(group, draws, density.tempered(posterior=temperature))
     assert {"stein of h0", "stein of overall scale", "output shift of b2"} <= set(found)

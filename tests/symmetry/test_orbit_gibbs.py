@@ -49,7 +49,7 @@ def prior_draws(n, seed=0):
 
 @pytest.mark.parametrize(("p", "a", "b"), [(0.5, 1.0, 2.0), (-3.0, 5.0, 0.3), (7.5, 80.0, 60.0)])
 def test_scales_are_generalised_inverse_gaussian(p, a, b):
-    n = 20_000
+    n = 5000
     u = draw(
         torch.full((1, n), 2 * p).double(),
         {1.0: torch.full((1, n), a).double(), -1.0: torch.full((1, n), b).double()},
