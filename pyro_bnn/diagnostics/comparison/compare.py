@@ -68,7 +68,11 @@ def compare(
             # A run of an unknown recipe, or of a seed that was had before, is a row of its own.
             key = f"name {name}" if made[0] is None or made in seen else made[0]
             seen.add(made)
-            groups.setdefault(key, []).append(entry(name, trace, target, resamples, seed))
+            other = target
+            if target is not None and _same(named[name], reference):
+                notes.append(f"{name} is the reference itself: its distance to it is left out.")
+                other = None
+            groups.setdefault(key, []).append(entry(name, trace, other, resamples, seed))
     entries = _stacked([over_seeds(group) for group in groups.values()])
     notes += [note for one in entries for note in one.notes]
     return Comparison(tuple(entries), tuple(notes), reference is not None)
@@ -89,6 +93,13 @@ def _opened(run: Run, stack: ExitStack) -> xr.DataTree:
     trace = open_trace(run)
     stack.callback(trace.close)
     return trace
+
+
+def _same(run: Run, reference: Run | None) -> bool:
+    """Whether two runs are one; of one set of draws, no distance can be estimated."""
+    if isinstance(run, xr.DataTree) or isinstance(reference, xr.DataTree) or reference is None:
+        return run is reference
+    return Path(run).resolve() == Path(reference).resolve()
 
 
 def _refuse_other_labels(traces: Mapping[str, xr.DataTree]) -> Iterator[str]:

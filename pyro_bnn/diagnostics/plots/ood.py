@@ -38,6 +38,7 @@ def plot_ood(scores: Mapping[str, tuple[Array, Array]], name: str) -> Figure:
                 axes.stairs(heights, edges, fill=True, color=colour, alpha=0.3, lw=0)
                 axes.stairs(heights, edges, color=colour, lw=1.1)
             bare(axes)
+            axes.set_ylim(0, 1.4 * axes.get_ylim()[1])
             axes.set_xlabel(score)
         for place, (label, colour) in enumerate((("test split", BLUE), (name, ORANGE))):
             grid[0].text(

@@ -38,7 +38,7 @@ def two() -> dict[str, xr.DataTree]:
 
 @pytest.fixture(scope="module")
 def table(two: dict[str, xr.DataTree]) -> Comparison:
-    return compare(two, two["first_hmc"], resamples=30)
+    return compare(two, two["first_hmc"].copy(), resamples=30)
 
 
 def test_every_column_is_filled_and_explained(table: Comparison, make_trace: MakeTrace) -> None:
@@ -108,13 +108,23 @@ def test_other_labels_are_refused_and_other_models_said(make_trace: MakeTrace) -
         compare({"a": first, "b": make_trace(seed=3, draws=20)}, resamples=0)
     other = run(make_trace, 1, "nuts", draws=20, hidden=5)
     other.attrs["model"] = "wider"
-    found = compare({"a": first, "b": other}, reference=first, resamples=0)
+    found = compare({"a": first, "b": other}, reference=first.copy(), resamples=0)
     text = " ".join(found.notes)
     assert "differ in their model (a: synthetic_mlp, b: wider)" in text
     assert "The weights of a and b have different names or shapes" in text
     assert "b: no distance to the reference" in text
     assert "mmd" in found.entries[0].values
     assert "mmd" not in found.entries[1].values
+
+
+def test_the_reference_has_no_distance_to_itself(make_trace: MakeTrace, tmp_path: Path) -> None:
+    first = run(make_trace, draws=20)
+    found = compare({"a": first}, reference=first, resamples=0)
+    assert "mmd" not in found.entries[0].values
+    assert found.notes == ("a is the reference itself: its distance to it is left out.",)
+    first.to_netcdf(tmp_path / "trace.nc")
+    paths = compare([tmp_path / "trace.nc"], str(tmp_path / "trace.nc"), resamples=0)
+    assert "trace is the reference itself" in paths.notes[0]
 
 
 def test_a_bare_trace_has_a_row(make_trace: MakeTrace) -> None:
