@@ -71,6 +71,12 @@ def build_any(request):
     return KERNELS[request.param]
 
 
+@pytest.fixture(params=EXACT | UNADJUSTED, ids=str)
+def build_full_batch(request):
+    """Return a function from options to a kernel that follows exact gradients."""
+    return KERNELS[request.param]
+
+
 @pytest.fixture(params=STOCHASTIC, ids=str)
 def build_stochastic(request):
     """Return a function from options to a kernel that follows noisy gradients."""

@@ -109,6 +109,46 @@ def test_chains_move_apart(build_any, draw, targets):
     assert len(np.unique(values[:, 0, 0])) == 4
 
 
+def test_a_chain_is_the_same_among_sixteen_and_among_four(build_full_batch, targets, monkeypatch):
+    """Given the same random numbers: recorded from sixteen chains, replayed to four of them."""
+    _, log_gamma = targets
+    density, start, tape = log_gamma(), normal(16, 3), []
+
+    def recording(draw):
+        def recorded(*shape, **options):
+            tape.append(draw(*shape, **options))
+            return tape[-1]
+
+        return recorded
+
+    def replayed(*shape, **options):
+        value = tape.pop(0)
+        return value[:4] if value.ndim else value
+
+    def run(position):
+        kernel = build_full_batch(step_size=0.2)
+        if isinstance(kernel, NUTS):
+            # Every tree of the same depth, so that the same numbers are asked for.
+            kernel.max_tree_depth = 2
+        source = generator()
+        state, seen = kernel.init(position, density, source), []
+        for _ in range(6):
+            state, info = kernel.step(state, density, source)
+            seen.append(torch.cat([state.position, info.stats["acceptance_rate"][:, None]], 1))
+        return torch.stack(seen)
+
+    with monkeypatch.context() as patch:
+        for name in ("rand", "randn"):
+            patch.setattr(torch, name, recording(getattr(torch, name)))
+        many = run(start)
+    with monkeypatch.context() as patch:
+        for name in ("rand", "randn"):
+            patch.setattr(torch, name, replayed)
+        few = run(start[:4])
+    assert not tape
+    torch.testing.assert_close(few, many[:, :4], rtol=1e-12, atol=1e-12)
+
+
 def test_gradients_are_counted(build_any, targets):
     gaussian, _ = targets
 

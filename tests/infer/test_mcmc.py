@@ -17,7 +17,7 @@ from pyro.infer.autoguide.initialization import init_to_value
 
 import pyro_bnn.infer
 from pyro_bnn import LogDensity, UserError
-from pyro_bnn.infer import HMC, MCMC, NUTS
+from pyro_bnn.infer import HMC, MCLMC, MCMC, NUTS, AdjustedMCLMC, ChEES
 from pyro_bnn.trace import open_trace, segment_paths
 
 X = torch.randn(30, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -200,8 +200,15 @@ def test_pyro_gets_constrained_draws_from_our_kernels():
 
 @pytest.mark.parametrize(
     ("kernel", "options"),
-    [(NUTS, {}), (HMC, {"num_steps": 4, "jitter": 0.5}), (NUTS, {"full_mass": True})],
-    ids=["NUTS", "HMC", "NUTS dense"],
+    [
+        (NUTS, {}),
+        (HMC, {"num_steps": 4, "jitter": 0.5}),
+        (NUTS, {"full_mass": True}),
+        (ChEES, {}),
+        (AdjustedMCLMC, {}),
+        (AdjustedMCLMC, {"full_mass": True}),
+    ],
+    ids=["NUTS", "HMC", "NUTS dense", "ChEES", "AdjustedMCLMC", "AdjustedMCLMC dense"],
 )
 def test_linear_regression_in_closed_form(kernel, options, assert_mean):
     mcmc = run(regression, kernel, options, num_chains=16, num_samples=150, warmup_steps=100)
@@ -488,6 +495,12 @@ def crash():
 MOMENTS = [("Warmup", 0), ("Warmup", 13), ("Warmup", 29), ("Sample", 0), ("Sample", 6)]
 CASES = [(HMC, how, moment) for how in (ctrl_c, crash) for moment in MOMENTS]
 CASES += [(NUTS, ctrl_c, ("Warmup", 13)), (NUTS, crash, ("Sample", 6))]
+# Before and after the last mass matrix, from when on lengths are learned, and among the draws.
+CASES += [
+    (kernel, how, moment)
+    for kernel in (ChEES, AdjustedMCLMC, MCLMC)
+    for how, moment in ((ctrl_c, ("Warmup", 13)), (crash, ("Warmup", 26)), (ctrl_c, ("Sample", 6)))
+]
 
 
 @pytest.mark.parametrize(
