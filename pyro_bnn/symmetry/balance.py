@@ -153,7 +153,7 @@ def _balance_chunk(
     edges = [_without_loops(edge) for edge in edges]
     batch = edges[0].mass.shape[0]
     like = edges[0].mass
-    degenerate = _degenerate(edges, sizes)
+    degenerate = without_way_through(edges, sizes)
     live = [_masked(edge, degenerate) for edge in edges]
     scales = [like.new_zeros(batch, n) for n in sizes]
     residual = like.new_full((batch,), torch.inf)
@@ -331,7 +331,7 @@ def _without_loops(edge: Edge) -> Edge:
     return edge
 
 
-def _degenerate(edges: Sequence[Edge], sizes: Sequence[int]) -> list[Tensor]:
+def without_way_through(edges: Sequence[Edge], sizes: Sequence[int]) -> list[Tensor]:
     """Find the units without incoming or without outgoing mass, until no more are found."""
     like = edges[0].mass
     zero = [like.new_zeros(like.shape[0], n) for n in sizes]

@@ -119,6 +119,7 @@ class _Work:
                 ("not_finite", result.nan),
                 ("imbalance", result.residual),
                 ("degenerate_units", result.degenerate),
+                ("idle_units", result.idle),
                 ("margin", result.margin),
                 ("mass_before", before),
                 ("mass_after", after),

@@ -23,10 +23,13 @@ SAMPLE_DIMS = ("chain", "draw")
 def restore(trace: xr.DataTree) -> xr.Dataset:
     """Return the original draws from the canonical ones and the stored elements.
 
+    A trace does not store what was taken off idle units: the draws that had some are read from
+    the group ``posterior``.
+
     Raises
     ------
     UserError
-        If the trace holds no quotient.
+        If the trace holds no quotient, or some draws had idle units and it holds no posterior.
     """
     for name in ("canonical_posterior", "symmetry"):
         if name not in trace.children:
@@ -38,7 +41,12 @@ def restore(trace: xr.DataTree) -> xr.Dataset:
     for block in slices(canonical):
         inside = canonical.isel(draw=block)
         element = read_element(group, symmetry.isel(draw=block))
-        pieces.append(with_sites(inside, element.inverse().apply(tensors(inside, group))))
+        restored = with_sites(inside, element.inverse().apply(tensors(inside, group)))
+        idle = symmetry["idle_units"].isel(draw=block) > 0
+        if bool(idle.any()):
+            before = posterior_of(trace, group).isel(draw=block)
+            restored = restored.where(~idle, before[list(restored.data_vars)])
+        pieces.append(restored)
     return xr.concat(pieces, "draw") if pieces else canonical
 
 

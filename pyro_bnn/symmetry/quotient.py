@@ -15,6 +15,7 @@ from pyro_bnn.errors import UserError
 from pyro_bnn.symmetry.activation_matching import Activations
 from pyro_bnn.symmetry.element import GroupElement
 from pyro_bnn.symmetry.group import SymmetryGroup
+from pyro_bnn.symmetry.idle_units import idle_last, take_out
 from pyro_bnn.symmetry.matching import Matcher, Reference
 from pyro_bnn.symmetry.scaling import Scaled, min_mass, unit_norm
 from pyro_bnn.symmetry.shear import sheared
@@ -44,14 +45,17 @@ class Canonical:
         ``(batch,)``, largest relative imbalance of incoming and outgoing mass that is left by
         the minimum of mass.
     degenerate : Tensor
-        ``(batch,)``, number of units whose mass has no minimum (nothing comes in, or nothing
-        goes out): they are scaled to unit mass.
+        ``(batch,)``, number of units whose mass has no minimum: idle ones, and those whose scale
+        a norm forgets, which are scaled to unit mass.
     margin : Tensor
         ``(batch,)``, how near the draw is to another order: of sorted draws, the smallest
         difference of the keys of two units that are neighbours, over the deviation of the keys;
         of matched draws, the loss of cosine similarity to the reference by the cheapest exchange
         of two units; with nearest neighbours, the least lead of a label's probability. Infinite
         where nothing is ordered.
+    idle : Tensor
+        ``(batch,)``, number of units that nothing comes in to or nothing goes out of: their
+        weights are set to zero and they are sorted last. The element restores them.
     last : dict of str to Tensor, optional
         Where draws are matched to their predecessors, what the next ones follow.
     """
@@ -62,6 +66,7 @@ class Canonical:
     residual: Tensor
     degenerate: Tensor
     margin: Tensor
+    idle: Tensor
     last: dict[str, Tensor] | None = None
 
 
@@ -218,7 +223,7 @@ class Quotient:
         element = self.group.identity(batch)
         if self.group.trivial or batch == 0:
             none = torch.zeros(batch)
-            return Canonical(dict(params), element, nan, none, none, none + torch.inf)
+            return Canonical(dict(params), element, nan, none, none, none + torch.inf, none)
         working = {
             site: params[site]
             .double()
@@ -229,6 +234,10 @@ class Quotient:
         # signs and scales act plainly in sheared coordinates, and so do all steps from here on
         working = sheared(self.group, working)
         plain = replace(self.group, shears=())
+        zeroed = torch.zeros(batch)
+        if self.scaling == "min-mass":
+            working, step, zeroed = take_out(plain, working)
+            element = step @ element
         scaled = self._scaled(plain, working)
         working = scaled.element.apply(working)
         element = scaled.element @ element
@@ -239,6 +248,9 @@ class Quotient:
         if self.permutation not in (None, "weight-matching"):
             working, step = sort(plain, working, self.rule)
             element = step @ element
+            if bool(zeroed.any()):
+                step = idle_last(plain, working)
+                working, element = step.apply(working), step @ element
             distance = margin(plain, working, self.rule)
         last = None
         if self._matcher is not None:
@@ -246,7 +258,14 @@ class Quotient:
             element, distance, last = found.element @ element, found.margin, found.last
         element = _spare(replace(element, group=self.group), nan)
         return Canonical(
-            element.apply(params), element, nan, scaled.residual, scaled.degenerate, distance, last
+            element.apply(params),
+            element,
+            nan,
+            scaled.residual,
+            scaled.degenerate,
+            distance,
+            zeroed.masked_fill(nan, 0.0),
+            last,
         )
 
     def apply(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 
+import known_networks as networks
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -121,15 +123,6 @@ class Members(nn.Module):
         return (torch.tanh(x @ self.a) @ self.b).mean(0)
 
 
-class Recurrent(nn.Module):
-    def __init__(self, kind):
-        super().__init__()
-        self.cells, self.head = kind(4, 6, batch_first=True), nn.Linear(6, 3)
-
-    def forward(self, x):
-        return self.head(self.cells(x)[0][:, -1])
-
-
 def conv_net(*middle):
     head = [nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(72, 4)]
     return nn.Sequential(nn.Conv2d(3, 8, 3), *middle, *head)
@@ -158,8 +151,8 @@ CASES = {
     "filter response norm": (FilterResponse(), IMAGE, [(6, 1, "cii")]),
     "embedding": (Embedded(), torch.tensor([[0, 3], [8, 2]]), [(5, 1, "ci")]),
     "members": (Members(), torch.zeros(7, 4), [(3, 1, ""), (5, 3, "i")]),
-    "LSTM": (Recurrent(nn.LSTM), torch.zeros(2, 5, 4), [(6, 1, "i")]),
-    "GRU": (Recurrent(nn.GRU), torch.zeros(2, 5, 4), [(6, 1, "i")]),
+    "LSTM": (networks.Recurrent(nn.LSTM), torch.zeros(2, 5, 4), [(6, 1, "i")]),
+    "GRU": (networks.Recurrent(nn.GRU), torch.zeros(2, 5, 4), [(6, 1, "i")]),
     "transformer": (
         nn.TransformerEncoderLayer(12, 3, 20, dropout=0.0, batch_first=True),
         torch.zeros(2, 5, 12),
@@ -240,22 +233,101 @@ def test_scales_with_a_prior_of_their_own():
     assert {f.space: f.size for f in group.kind("scale").values()} == {"x0": 4}
 
 
-FAMILIES = {
+def sizes(group):
+    return sorted(space.size for space in group.permutable.values())
+
+
+def number(group, kind):
+    return sum(family.size for family in group.kind(kind).values())
+
+
+def mlp(act):
+    return nn.Sequential(nn.Linear(4, 8), act, nn.Linear(8, 5), act, nn.Linear(5, 3))
+
+
+GREY, COLOUR = torch.zeros(2, 1, 28, 28), torch.zeros(1, 3, 64, 64)
+FRN_CHANNELS = 7 * 16 + 6 * 32 + 6 * 64
+# network, input, (size, size below) of every space, log |G|, scales, signs
+KNOWN = {
+    "MLP ReLU": (mlp(nn.ReLU()), torch.zeros(6, 4), [(8, 1), (5, 1)], 13, 0),
+    "MLP tanh": (mlp(nn.Tanh()), torch.zeros(6, 4), [(8, 1), (5, 1)], 0, 13),
+    "MLP sigmoid": (mlp(nn.Sigmoid()), torch.zeros(6, 4), [(8, 1), (5, 1)], 0, 13),
+    # units within each of two groups; the groups differ by what they read, so they exchange
+    "OptuNet": (networks.OptuNet(), GREY, [(2, 1), (5, 2)], 12, 0),
+    "LeNet-5": (networks.lenet(), GREY, [(6, 1), (16, 1), (120, 1), (84, 1)], 0, 226),
+    # every norm forgets a scale of its channel, flips with it, and its eps has a sign
+    "ResNet-20-FRN-SiLU": (
+        networks.ResNetFRN(), torch.zeros(1, 3, 8, 8),
+        [(16, 1)] * 4 + [(32, 1)] * 4 + [(64, 1)] * 4, FRN_CHANNELS, 2 * FRN_CHANNELS,
+    ),
+    "LSTM": (networks.Recurrent(nn.LSTM), torch.zeros(2, 5, 4), [(6, 1)], 0, 6),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(KNOWN))
+def test_known_group(name):
+    net, x, spaces, scales, signs = KNOWN[name]
+    group = discover(net, x)
+    found = [(space.size, space.over_size) for space in group.permutable.values()]
+    assert sorted(found) == sorted(spaces)
+    assert (group.scale_dim, number(group, "sign")) == (scales, signs)
+    finite = sum(over * math.lgamma(size + 1) for size, over in spaces) + signs * math.log(2)
+    assert group.log_order == pytest.approx(finite)
+    assert not group.unruled
+    assert not group.rejected
+
+
+def test_optunet_runs_where_it_should():
+    net, x = KNOWN["OptuNet"][:2]
+    assert sum(p.numel() for p in net.parameters()) == 392
+    group = discover(net, x)
+    assert group.spaces["h0"].sites == [
+        ("first.weight", 0),
+        ("second.weight", 0),
+        ("head.weight", 1),
+    ]
+    assert group.spaces["h1"].over == "h0"
+    assert group.spaces["h1"].sites == [("second.weight", 0), ("head.weight", 1)]
+
+
+DENSE = [64, 128, 256, 512] + [32, 128] * (6 + 12 + 24 + 16)
+MOBILE = [32, 16, 24, 32, 64, 96, 160, 320, 1280]
+MOBILE += [96] + [144] * 2 + [192] * 3 + [384] * 4 + [576] * 3 + [960] * 3
+SHUFFLE = networks.shuffle_classes([24, 116, 232, 464, 1024], [4, 8, 4])
+TORCHVISION = {
+    "vgg11_bn": [64, 128, 256, 256, 512, 512, 512, 512, 4096, 4096],
     "resnet18": [64] * 3 + [128] * 3 + [256] * 3 + [512] * 3,
+    "densenet121": DENSE,
+    "mobilenet_v2": MOBILE,
+    "shufflenet_v2_x1_0": [n for n in SHUFFLE if n > 1],
+    "vit_b_16": [12, 64, 64, 3072] * 12 + [768],
     "squeezenet1_1": None,
-    "mobilenet_v2": None,
-    "densenet121": None,
     "efficientnet_b0": None,
 }
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", list(FAMILIES))
+@pytest.mark.parametrize("name", list(TORCHVISION))
 def test_torchvision(name):
     models = pytest.importorskip("torchvision.models")
-    group = discover(getattr(models, name)(weights=None), torch.zeros(2, 3, 64, 64))
+    net = getattr(models, name)(weights=None)
+    group = discover(net, torch.zeros(1, 3, 224, 224) if name == "vit_b_16" else COLOUR)
     assert not group.unruled
     assert not group.rejected
     assert group.certificate <= 1e-10
-    if FAMILIES[name] is not None:
-        assert sorted(s.size for s in group.permutable.values()) == FAMILIES[name]
+    if TORCHVISION[name] is not None:
+        assert sizes(group) == sorted(TORCHVISION[name])
+    norms = sum(m.num_features for m in net.modules() if isinstance(m, nn.BatchNorm2d))
+    rectified = sum(space.size for space in group.permutable.values())
+    if name == "resnet18":
+        # each norm forgets a scale and flips; each ReLU lets a scale through
+        assert (group.scale_dim, number(group, "sign")) == (norms + rectified, norms)
+        # what two branches add to a stream may be shared out between them
+        assert group.shift_dim == 128 + 256 + 512
+    if name == "vgg11_bn":
+        assert (group.scale_dim, number(group, "sign")) == (norms + rectified, norms)
+        assert group.shift_dim == norms
+    if name == "vit_b_16":
+        # queries with keys, and values with outputs, in each of 12 heads of 12 layers
+        assert len(group.frames) == 24
+        assert group.frame_dim == 24 * 12 * (64**2 - 64)
