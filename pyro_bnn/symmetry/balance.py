@@ -16,11 +16,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-CHUNK_ENTRIES = 1 << 20
+CHUNK_ENTRIES = 1 << 21
 LARGEST_STEP = 2.0
 COMPACT = 0.3
 
 Powers = dict[tuple[int, float], Tensor]
+"""Powers of the squared scales of the nodes."""
 
 
 @dataclass(frozen=True)
@@ -155,34 +156,42 @@ def _balance_chunk(
     like = edges[0].mass
     degenerate = without_way_through(edges, sizes)
     live = [_masked(edge, degenerate) for edge in edges]
-    scales = [like.new_zeros(batch, n) for n in sizes]
+    squares = [like.new_ones(batch, n) for n in sizes]
     residual = like.new_full((batch,), torch.inf)
     active = torch.arange(batch, device=like.device)
-    here, u = list(live), [s.clone() for s in scales]
+    here, v = list(live), [square.clone() for square in squares]
     sweeps = 0
     while len(active) and sweeps < max_sweeps:
-        worst, totals = sweep(here, u)
+        worst, totals = sweep(here, v)
         sweeps += 1
         residual[active] = worst
         done = worst <= tolerance
         if done.all() or done.double().mean() > COMPACT:
-            for full, part in zip(scales, u, strict=True):
+            for full, part in zip(squares, v, strict=True):
                 full[active[done]] = part[done]
             active = active[~done]
             here = [edge.take(~done) for edge in here]
-            u = [part[~done] for part in u]
+            v = [part[~done] for part in v]
             totals = totals[~done]
         if coarse and len(active) and len(sizes) > 1:
-            coarse_step(here, u, totals)
-    for full, part in zip(scales, u, strict=True):
+            coarse_step(here, v, totals)
+    for full, part in zip(squares, v, strict=True):
         full[active] = part
+    scales = [square.log() / 2 for square in squares]
     if any(bool(mask.any()) for mask in degenerate):
         _unit_mass(edges, scales, degenerate)
     return Balanced(scales, residual, degenerate, sweeps)
 
 
-def sweep(edges: Sequence[Edge], u: list[Tensor]) -> tuple[Tensor, Tensor]:
+def sweep(edges: Sequence[Edge], v: list[Tensor]) -> tuple[Tensor, Tensor]:
     """Minimise exactly over the units of each node in turn, in place.
+
+    Parameters
+    ----------
+    edges : sequence of Edge
+    v : list of Tensor
+        ``(batch, size)`` squared scales ``exp(2 u)`` of each node: products and square roots
+        of them cost a fraction of what exponentials do.
 
     Returns
     -------
@@ -191,12 +200,12 @@ def sweep(edges: Sequence[Edge], u: list[Tensor]) -> tuple[Tensor, Tensor]:
     totals : Tensor
         ``(batch, edges)``, the scaled mass of each edge at the end.
     """
-    worst = u[0].new_zeros(u[0].shape[0])
+    worst = v[0].new_zeros(v[0].shape[0])
     totals: list[Tensor] = [worst] * len(edges)
     powers: Powers = {}
-    for node in range(len(u)):
+    for node in range(len(v)):
         shares = [
-            (number, edge.exponents[place], _contract(edge, u, place, powers))
+            (number, edge.exponents[place], _contract(edge, v, place, powers))
             for number, edge in enumerate(edges)
             for place, owner in enumerate(edge.nodes)
             if owner == node
@@ -206,13 +215,13 @@ def sweep(edges: Sequence[Edge], u: list[Tensor]) -> tuple[Tensor, Tensor]:
         masses: dict[float, Tensor] = {}
         for _, exponent, share in shares:
             masses[exponent] = masses[exponent] + share if exponent in masses else share
-        delta, imbalance = minimum(masses)
+        growth, imbalance = minimum(masses)
         if any(edge.nodes.count(node) > 1 for edge in edges):
-            delta = delta / 2
-        u[node] += delta
+            growth = growth.sqrt()
+        v[node] = v[node] * growth
         powers = {key: power for key, power in powers.items() if key[0] != node}
         worst = torch.maximum(worst, imbalance.amax(-1))
-        factors = {exponent: (2 * exponent * delta).exp() for exponent in masses}
+        factors = {exponent: _power(growth, exponent) for exponent in masses}
         for number, exponent, share in shares:
             if max(edges[number].nodes) == node:
                 totals[number] = (share * factors[exponent]).sum(-1)
@@ -222,90 +231,105 @@ def sweep(edges: Sequence[Edge], u: list[Tensor]) -> tuple[Tensor, Tensor]:
 def node_masses(edges: Sequence[Edge], u: Sequence[Tensor], node: int) -> dict[float, Tensor]:
     """Return the scaled mass of each unit of a node by exponent, ``(batch, size)``."""
     masses: dict[float, Tensor] = {}
+    v = [(2 * scale).exp() for scale in u]
     for edge in edges:
         for place, owner in enumerate(edge.nodes):
             if owner == node:
                 exponent = edge.exponents[place]
-                share = _contract(edge, u, place)
+                share = _contract(edge, v, place)
                 masses[exponent] = masses[exponent] + share if exponent in masses else share
     return masses
 
 
 def minimum(masses: dict[float, Tensor]) -> tuple[Tensor, Tensor]:
-    """Minimise ``sum_e masses[e] exp(2 e delta)`` for every unit.
+    """Minimise ``sum_e masses[e] growth^e`` for every unit.
 
     Returns
     -------
-    delta : Tensor
-        ``(batch, size)``, zero for units without a minimum.
+    growth : Tensor
+        ``(batch, size)`` of the squared scales, one for units without a minimum.
     imbalance : Tensor
-        ``(batch, size)``, ``|incoming - outgoing| / (incoming + outgoing)`` at zero.
+        ``(batch, size)``, ``|incoming - outgoing| / (incoming + outgoing)`` before.
     """
     like = next(iter(masses.values()))
     inward = sum((e * m for e, m in masses.items() if e > 0), like.new_zeros(()))
     outward = sum((-e * m for e, m in masses.items() if e < 0), like.new_zeros(()))
     inward, outward = inward.expand_as(like), outward.expand_as(like)
     bounded = (inward > 0) & (outward > 0)
-    safe_in, safe_out = inward.where(bounded, 1.0), outward.where(bounded, 1.0)
-    imbalance = (safe_in - safe_out).abs() / (safe_in + safe_out)
+    if not bool(bounded.all()):
+        inward, outward = inward.where(bounded, 1.0), outward.where(bounded, 1.0)
+    imbalance = (inward - outward).abs() / (inward + outward)
     up = max((e for e in masses if e > 0), default=1.0)
     down = max((-e for e in masses if e < 0), default=1.0)
-    delta = (safe_out.log() - safe_in.log()) / (2 * (up + down))
+    growth = _power(outward / inward, 1 / (up + down))
     if len(masses) > 2:
+        delta = growth.log() / 2
         for _ in range(20):
             terms = {e: m * (2 * e * delta).exp() for e, m in masses.items()}
             slope = sum((2 * e * m for e, m in terms.items()), like.new_zeros(()))
             bend = sum((4 * e * e * m for e, m in terms.items()), like.new_zeros(()))
             delta = delta - (slope / bend.clamp_min(1e-300)).clamp(-0.5, 0.5).where(bounded, 0.0)
-    return delta.where(bounded, 0.0), imbalance
+        growth = (2 * delta).exp()
+    return growth, imbalance
 
 
-def coarse_step(edges: Sequence[Edge], u: list[Tensor], weight: Tensor) -> None:
+def coarse_step(edges: Sequence[Edge], v: list[Tensor], weight: Tensor) -> None:
     """Take a Newton step on one number for each node, in place.
 
     Parameters
     ----------
     edges : sequence of Edge
-    u : list of Tensor
+    v : list of Tensor
+        Squared scales.
     weight : Tensor
         ``(batch, edges)``, the scaled mass of each edge.
     """
-    count = len(u)
-    like = edges[0].mass
-    incidence = like.new_zeros(len(edges), count)
-    for row, edge in enumerate(edges):
+    count = len(v)
+    table = [[0.0] * count for _ in edges]
+    for row, edge in zip(table, edges, strict=True):
         for node, exponent in zip(edge.nodes, edge.exponents, strict=True):
-            incidence[row, node] += exponent
-    shift = like.new_zeros(like.shape[0], count)
+            row[node] += exponent
+    incidence = torch.tensor(table, dtype=weight.dtype, device=weight.device)
+    pairs = (incidence[:, :, None] * incidence[:, None]).flatten(1)
+    shift, scaled = weight.new_zeros(weight.shape[0], count), weight
     for _ in range(2):
-        scaled = weight * (2 * shift @ incidence.T).exp()
         gradient = 2 * scaled @ incidence
-        hessian = 4 * torch.einsum("se,ei,ej->sij", scaled, incidence, incidence)
+        hessian = (4 * scaled @ pairs).unflatten(-1, (count, count))
         diagonal = hessian.diagonal(dim1=-2, dim2=-1)
         diagonal += torch.where(diagonal > 0, 1e-14 * diagonal, 1.0)
         step = torch.linalg.solve_ex(hessian, gradient)[0]
         largest = step.abs().amax(-1, keepdim=True).clamp_min(1e-300)
         step = step * (LARGEST_STEP / largest).clamp_max(1.0)
         shift = shift - torch.nan_to_num(step)
-    before = weight.sum(-1)
-    after = (weight * (2 * shift @ incidence.T).exp()).sum(-1)
-    shift = shift * (after <= before)[:, None]
+        scaled = weight * (2 * shift @ incidence.T).exp()
+    shift = shift * (scaled.sum(-1) <= weight.sum(-1))[:, None]
+    growth = (2 * shift).exp()
     for node in range(count):
-        u[node] += shift[:, node : node + 1]
+        v[node] = v[node] * growth[:, node : node + 1]
 
 
 def total_mass(edges: Sequence[Edge], u: Sequence[Tensor]) -> Tensor:
     """Return the mass that the scales move, ``(batch,)``."""
-    return torch.stack([_contract(edge, u, 0).sum(-1) for edge in edges]).sum(0)
+    v = [(2 * scale).exp() for scale in u]
+    return torch.stack([_contract(edge, v, 0).sum(-1) for edge in edges]).sum(0)
 
 
-def _contract(edge: Edge, u: Sequence[Tensor], keep: int, powers: Powers | None = None) -> Tensor:
+def _power(v: Tensor, exponent: float) -> Tensor:
+    """Raise squared scales to a power: cheaply to the powers that networks have."""
+    if exponent == 1:
+        return v
+    if exponent == -1:
+        return v.reciprocal()
+    return v.sqrt() if exponent == 0.5 else v.pow(exponent)
+
+
+def _contract(edge: Edge, v: Sequence[Tensor], keep: int, powers: Powers | None = None) -> Tensor:
     """Scale the mass of an edge and sum over all units but those of one place."""
     powers = {} if powers is None else powers
     factors = []
     for key in zip(edge.nodes, edge.exponents, strict=True):
         if key not in powers:
-            powers[key] = (2 * key[1] * u[key[0]]).exp()
+            powers[key] = _power(v[key[0]], key[1])
         factors.append(powers[key])
     own = factors[keep]
     if edge.axes == ((0,),):

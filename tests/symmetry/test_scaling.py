@@ -91,14 +91,14 @@ def test_neither_step_raises_the_mass():
     net = mlp(4, 6, 5, 7, 3)
     group = discover(net, torch.zeros(2, 4))
     edges = edges_of(group, draws_of(net, 5), None, True)
-    u = [torch.zeros(5, f.size, dtype=torch.float64) for f in group.families.values()]
-    before = total_mass(edges, u)
+    v = [torch.ones(5, f.size, dtype=torch.float64) for f in group.families.values()]
+    before = total_mass(edges, [square.log() / 2 for square in v])
     for _ in range(3):
-        _, weight = sweep(edges, u)
-        middle = total_mass(edges, u)
+        _, weight = sweep(edges, v)
+        middle = total_mass(edges, [square.log() / 2 for square in v])
         assert torch.allclose(weight.sum(-1), middle, rtol=1e-13)
-        coarse_step(edges, u, weight)
-        after = total_mass(edges, u)
+        coarse_step(edges, v, weight)
+        after = total_mass(edges, [square.log() / 2 for square in v])
         assert (middle <= before * (1 + 1e-14)).all()
         assert (after <= middle * (1 + 1e-14)).all()
         before = after
