@@ -22,7 +22,7 @@ from pyro_bnn.symmetry import OrbitMove, SymmetryGroup, discover
 DOUBLE = {"dtype": torch.float64}
 INPUTS, UNITS, CLASSES = 3, 4, 3
 LEVEL = 1e-4
-DRAWS = 2500
+DRAWS = 4000
 
 
 def network(x, y, w1, b1, w2):
@@ -151,7 +151,7 @@ def test_draws_of_the_prior_stay_draws_of_the_prior(name):
 def test_the_check_sees_a_wrong_volume(name):
     density, group = built(name)
     move = OrbitMove(density, group)
-    move._counts = {key: count + 1 for key, count in move._counts.items()}
+    move._counts = {key: count + 2 for key, count in move._counts.items()}
     moved = move(prior_positions(name, 0), torch.Generator().manual_seed(1))
     assert smallest_pvalue(density, moved, prior_positions(name, 2)) < LEVEL
 
