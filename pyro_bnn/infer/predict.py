@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -31,11 +32,14 @@ class Predictions(NamedTuple):
         continuous likelihood, both ``(draw, data)``.
     cdf : Tensor or None
         P(Y <= y_i | x_i, theta), ``(draw, data)``, of continuous likelihoods that have it.
+    sd : Tensor or None
+        Standard deviation of a normal likelihood, ``(draw, data)``.
     """
 
     log_predictive: Tensor
     mean: Tensor
-    cdf: Tensor | None
+    cdf: Tensor | None = None
+    sd: Tensor | None = None
 
 
 def likelihood_kind(density: LogDensity, x: Tensor, y: Tensor) -> str:
@@ -77,22 +81,21 @@ def predict(density: LogDensity, values: Mapping[str, Tensor], x: Tensor, y: Ten
     """
     names = tuple(density.sites)
 
-    def one(*point: Tensor) -> tuple[Tensor, ...]:
+    def one(*point: Tensor) -> dict[str, Tensor]:
         node = _observed(density, dict(zip(names, point, strict=True)), x, y)
         base = _base(node["fn"])
         discrete = isinstance(base, dist.Categorical | dist.Bernoulli)
         mean = base.probs if discrete else node["fn"].mean
-        parts: tuple[Tensor, ...] = (node["log_prob"], mean)
+        found = {"log_predictive": node["log_prob"], "mean": mean}
         if not discrete and base.event_shape == () and y.ndim == 1:
-            try:
-                parts = (*parts, base.cdf(y))
-            except NotImplementedError:
-                return parts
-        return parts
+            with contextlib.suppress(NotImplementedError):
+                found["cdf"] = base.cdf(y)
+            if isinstance(base, dist.Normal):
+                found["sd"] = base.stddev
+        return found
 
     with batchable(), torch.no_grad():
-        log_predictive, mean, *rest = vmap(one)(*(values[name] for name in names))
-    return Predictions(log_predictive, mean, rest[0] if rest else None)
+        return Predictions(**vmap(one)(*(values[name] for name in names)))
 
 
 def _observed(

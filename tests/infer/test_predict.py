@@ -99,6 +99,10 @@ def test_continuous(x, name):
         np.testing.assert_allclose(found.cdf, expected.cdf(y.numpy()), rtol=1e-5)
     else:
         assert found.cdf is None
+    if name == "normal":
+        np.testing.assert_allclose(found.sd, np.full((DRAWS, ROWS), 0.7), rtol=1e-12)
+    else:
+        assert found.sd is None
 
 
 def test_several_targets_a_row(x):
