@@ -88,7 +88,7 @@ class MCLMC(Kernel):
         model: Callable[..., Any] | LogDensity,
         step_size: float = 0.1,
         length: float | None = None,
-        steps_per_draw: int = 20,
+        steps_per_draw: int = 5,
         energy_variance: float = 5e-4,
         adapt_step_size: bool = True,
         adapt_length: bool = True,

@@ -23,7 +23,7 @@ class MCLMCSettings(KernelSettings):
     length: float | None = Field(
         None, gt=0, description="Path over which the direction is forgotten; sqrt(dim) at first."
     )
-    steps_per_draw: int = Field(20, ge=1, description="Steps between two draws.")
+    steps_per_draw: int = Field(5, ge=1, description="Steps between two draws.")
     energy_variance: float = Field(
         5e-4, gt=0, description="Energy variance per dimension that the step size aims at."
     )
