@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pyro_bnn import UserError
+from pyro_bnn.infer import Cyclical, PolynomialDecay
 from pyro_bnn.infer.recipe import Recipe
 from pyro_bnn.infer.settings import KERNELS, HMCSettings, NUTSSettings
 
@@ -77,3 +78,44 @@ def test_what_is_wrong_is_named(key, value, parts):
     for part in parts:
         assert part in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("tables", "sentence"),
+    [
+        (
+            {"kernel": {"name": "sgld", "cycle_steps": 50}},
+            "key 'kernel.cycle_steps' belongs to kernel.schedule = 'cyclical', not to 'constant'",
+        ),
+        (
+            {"kernel": {"name": "sghmc", "schedule": "cyclical", "power": 0.6}},
+            "key 'kernel.power' belongs to kernel.schedule = 'polynomial', not to 'cyclical'",
+        ),
+        (
+            {"kernel": {"name": "sgld", "control_variates": True}},
+            "kernel.control_variates needs kernel.batch_size",
+        ),
+        (
+            {"start": {"from": "ensemble", "members": 3}, "run": {"chains": 4}},
+            "run.chains = 4 is no multiple of start.members = 3",
+        ),
+        (
+            {"guide": {"name": "map"}, "orbit": {"every": 1}},
+            "the tables [start] and [orbit] belong to a [kernel], not to a [guide]",
+        ),
+    ],
+)
+def test_keys_that_do_not_go_together_are_named(tables, sentence):
+    with pytest.raises(UserError) as caught:
+        Recipe.parse(tables, "own.toml")
+    assert str(caught.value) == f"own.toml: {sentence}"
+
+
+def test_a_schedule_is_built_from_its_keys():
+    tables = {"name": "sgld", "schedule": "cyclical", "cycle_steps": 50, "exploration": 0.4}
+    kernel = Recipe.parse({"kernel": tables}, "own.toml").kernel.kernel(lambda: None)
+    assert kernel.schedule == Cyclical(cycle_steps=50, exploration=0.4)
+    # What the table leaves out has the schedule's own default.
+    tables = {"name": "sgld", "schedule": "polynomial", "power": 0.9}
+    kernel = Recipe.parse({"kernel": tables}, "own.toml").kernel.kernel(lambda: None)
+    assert kernel.schedule == PolynomialDecay(power=0.9)
