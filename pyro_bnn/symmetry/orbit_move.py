@@ -18,6 +18,7 @@ from torch import Tensor
 
 from pyro_bnn.errors import UserError
 from pyro_bnn.logdensity import LogDensity
+from pyro_bnn.symmetry import translation
 from pyro_bnn.symmetry.computation import Weight
 from pyro_bnn.symmetry.element import GroupElement
 from pyro_bnn.symmetry.group import SymmetryGroup
@@ -38,9 +39,9 @@ class OrbitMove:
     """A Markov move of flat positions along the orbits of a symmetry group.
 
     It leaves the posterior of `density` invariant, at its temperatures, and evaluates no
-    likelihood: scales, and the common shift of the outputs of a softmax, are drawn from their
-    conditional distributions, permutations and signs uniformly. What it cannot move is named in
-    `held`, and stays.
+    likelihood: scales, and translations such as the common shift of the outputs of a softmax, are
+    drawn from their conditional distributions, permutations and signs uniformly. What it cannot
+    move is named in `held`, and stays.
 
     Parameters
     ----------
@@ -56,7 +57,8 @@ class OrbitMove:
     Attributes
     ----------
     held : dict of str to str
-        What stays, and why: families of scales, shifts, spaces whose prior tells units apart.
+        What stays, and why: families of scales or signs, translations, spaces whose units the
+        prior tells apart, general linear maps.
 
     Raises
     ------
@@ -99,13 +101,15 @@ class OrbitMove:
         self._terms = PriorTerms(density)
         self.held: dict[str, str] = {}
         self._scaled = self._movable_scales()
-        self._shifts = self._movable_shifts()
+        self._translations = self._movable_translations()
         if permute:
             for name in (*group.permutable, *group.kind("sign")):
                 if not group.preserves_prior.get(name, False):
                     self.held[name] = "the prior is not invariant"
         finite = permute and any(group.preserves_prior.get(n) for n in group.preserves_prior)
-        if not (self._scaled.families or self._shifts or finite):
+        for name in group.frames:
+            self.held[name] = "of general linear maps only scales, signs and permutations move"
+        if not (self._scaled.families or self._translations or finite):
             reasons = "; ".join(f"{name}: {reason}" for name, reason in self.held.items())
             raise UserError(f"OrbitMove has nothing to move ({reasons or 'no symmetry was found'})")
         self._sites = [s for s in group.shapes if any(_touches(group, s, n) for n in self._names())]
@@ -125,7 +129,7 @@ class OrbitMove:
             The new positions, a tensor of its own.
         """
         generator = _on_host(generator)
-        values = self.density.constrain(position)
+        values = {n: v.double() for n, v in self.density.constrain(position).items()}
         parameters = self._terms.at(values)
         if self._scaled.families:
             amplitudes = {
@@ -142,8 +146,11 @@ class OrbitMove:
             )
             element = GroupElement(self.group, {}, scales, {}, len(position))
             values = element.apply(values)
-        for shift, axis in self._shifts.items():
-            values[shift] = self._shifted(values[shift], axis, parameters[shift], generator)
+        for name in self._translations:
+            moved_site = self.group.translations[name].site
+            values[moved_site] = values[moved_site] + self._added(
+                name, values[moved_site], parameters[moved_site], generator
+            )
         if self.permute:
             values = sample_finite(self.group, len(position), generator).apply(values)
         moved, sites = position.clone(), self.density.sites
@@ -193,18 +200,21 @@ class OrbitMove:
         self._counts = scaled_counts(scaled, entries)
         return scaled
 
-    def _movable_shifts(self) -> dict[str, int]:
-        """Keep the shifts common to all outputs whose conditional is the prior's own."""
-        kept = {}
-        for site, axis in self.group.shifts.items():
-            prior = self._terms.sites[site]
-            reason = self._needed_by_others(site)
-            if prior.form != "normal" or not _real(self.density, site):
-                reason = f"site '{site}' has a {prior.name} prior"
+    def _movable_translations(self) -> list[str]:
+        """Keep what is added to a site with a normal prior and taken up by no other."""
+        kept = []
+        carried = {(shear.source, shear.block) for shear in self.group.shears}
+        for name, moved in self.group.translations.items():
+            prior = self._terms.sites[moved.site]
+            reason = self._needed_by_others(moved.site)
+            if prior.form != "normal" or not _real(self.density, moved.site):
+                reason = f"site '{moved.site}' has a {prior.name} prior"
+            elif (moved.site, moved.block) in carried:
+                reason = "another site takes it up"
             if reason:
-                self.held[f"shift of {site}"] = reason
+                self.held[name] = reason
             else:
-                kept[site] = axis
+                kept.append(name)
         return kept
 
     def _why_not(self, site: str) -> str:
@@ -226,9 +236,9 @@ class OrbitMove:
         return self._terms.sites[site].form
 
     def _names(self) -> list[str]:
-        """Name the families and spaces that move, and shifts by their sites."""
+        """Name the families, translations and spaces that move."""
         kept = [n for n, keeps in self.group.preserves_prior.items() if keeps and self.permute]
-        return [*self._scaled.families, *self._shifts, *kept]
+        return [*self._scaled.families, *self._translations, *kept]
 
     # How it moves
 
@@ -247,16 +257,20 @@ class OrbitMove:
         drawn = torch._standard_gamma(shape, generator=generator).to(value.device)
         return value * (2 * drawn / (df * scale.square() + value.square())).sqrt()
 
-    def _shifted(
-        self, value: Tensor, axis: int, prior: Mapping[str, Tensor], generator: torch.Generator
+    def _added(
+        self, name: str, value: Tensor, prior: Mapping[str, Tensor], generator: torch.Generator
     ) -> Tensor:
-        """Add to all outputs alike what the prior, normal along that line, says."""
-        value = value.double()
+        """Draw what a translation adds, from the prior, which is normal along its lines."""
+        group, moved = self.group, self.group.translations[name]
         precision = prior["scale"].double().square().reciprocal().expand_as(value)
-        total = precision.sum(axis + 1, keepdim=True)
-        centre = (precision * (prior["loc"].double() - value)).sum(axis + 1, keepdim=True) / total
+        # `part` takes means along the line, of so many entries.
+        block = translation.joint_block(group, moved.site, moved.block)
+        entries = block.sizes[moved.along] if moved.along >= 0 else 1
+        total = translation.part(group, name, precision)
+        pull = translation.part(group, name, precision * (prior["loc"].double() - value))
         noise = torch.randn(total.shape, dtype=torch.float64, generator=generator)
-        return value + centre + noise.to(value.device) * (self._temperature / total).sqrt()
+        spread = (self._temperature / (entries * total)).sqrt()
+        return translation.spread(group, name, pull / total + noise.to(value.device) * spread)
 
 
 def _require_model(group: SymmetryGroup, density: LogDensity) -> None:
@@ -278,13 +292,13 @@ def _real(density: LogDensity, site: str) -> bool:
 
 
 def _touches(group: SymmetryGroup, site: str, name: str) -> bool:
-    """Whether a family, the permutations of a space or a shift changes a site."""
+    """Whether a family, the permutations of a space or a translation changes a site."""
     if name in group.families:
         return any(term.site == site for term in group.families[name].terms)
     if name in group.spaces:
         space = group.spaces[name]
         return any(site == where for where, _ in space.sites)
-    return name == site
+    return group.translations[name].site == site
 
 
 def _on_host(generator: torch.Generator) -> torch.Generator:

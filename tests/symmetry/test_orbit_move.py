@@ -14,9 +14,11 @@ import pyro.distributions as dist
 import pytest
 import torch
 from scipy import stats
+from torch import nn
 
 from pyro_bnn.errors import UserError
 from pyro_bnn.logdensity import LogDensity
+from pyro_bnn.nn import Normal, lift
 from pyro_bnn.symmetry import OrbitMove, SymmetryGroup, discover
 
 DOUBLE = {"dtype": torch.float64}
@@ -195,6 +197,60 @@ def test_positions_keep_their_type_and_other_sites_their_bits():
     before, after = density.unflatten(start), density.unflatten(moved)
     assert torch.equal(before["tau"], after["tau"])
     assert torch.equal(before["spread"], after["spread"])
+
+
+class Attention(nn.Module):
+    """Two heads of self-attention, averaged over the places of a sequence."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+        self.out = nn.Linear(4, CLASSES)
+
+    def forward(self, x):
+        return self.out(self.attention(x, x, x, need_weights=False)[0].mean(1))
+
+
+NETWORKS = {
+    "convolutions": (
+        lambda: nn.Sequential(
+            nn.Conv2d(1, 3, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(3, 4, 2), nn.LeakyReLU(),
+            nn.Flatten(), nn.Linear(4, CLASSES),
+        ),
+        (1, 6, 6),
+    ),
+    "layer norm": (
+        lambda: nn.Sequential(
+            nn.Linear(INPUTS, 5), nn.LayerNorm(5), nn.Tanh(), nn.Linear(5, CLASSES)
+        ),
+        (INPUTS,),
+    ),
+    "attention": (Attention, (3, 4)),
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_kind_of_generator_leaves_prior_and_likelihood_alone(name):
+    make, shape = NETWORKS[name]
+    bnn = lift(make(), prior=Normal(scale=1.0))
+
+    def classes(x, y):
+        with pyro.plate("data", len(x)):
+            pyro.sample("y", dist.Categorical(logits=bnn(x)), obs=y)
+
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(7, *shape, generator=generator)
+    density = LogDensity(classes, x, torch.arange(7) % CLASSES)
+    move = OrbitMove(density, discover(density), sweeps=2)
+    start = torch.randn(400, density.dim, generator=generator)
+    moved = move(start, generator)
+    before, after = density.log_likelihood(start), density.log_likelihood(moved)
+    torch.testing.assert_close(after, before, rtol=1e-3, atol=1e-3)
+    for site, values in density.unflatten(moved).items():
+        assert stats.kstest(values.double().flatten().numpy(), "norm").pvalue > LEVEL, site
+    same = (moved == start).all(0).float().mean()
+    assert same < (0.3 if name == "attention" else 0.01)
 
 
 def discovered(model):
