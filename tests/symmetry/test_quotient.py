@@ -86,6 +86,36 @@ def test_canonical_point_does_not_depend_on_the_start(network, seed, rule):
     assert close(a, b, 1e-8)
 
 
+def study_net(act):
+    return nn.Sequential(nn.Linear(64, 50), act(), nn.Linear(50, 50), act(), nn.Linear(50, 10))
+
+
+@pytest.mark.parametrize("act", [nn.ReLU, nn.Tanh])
+def test_every_one_of_a_thousand_draws_has_one_canonical_point(act):
+    net = study_net(act)
+    group = discover(net, torch.zeros(2, 64))
+    theta = draws_of(net, n=1000)
+    g = group.sample(torch.Generator().manual_seed(1), batch=1000)
+    quotient = Quotient(group)
+    a, b = quotient.canonicalize(theta)[0], quotient.canonicalize(g.apply(theta))[0]
+    assert close(a, b, 1e-8)
+    assert close(quotient.canonicalize(a)[0], a, 1e-8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("act", [nn.ReLU, nn.Tanh])
+def test_alignment_gives_a_thousand_draws_one_canonical_point_each(act):
+    net = study_net(act)
+    group = discover(net, torch.zeros(2, 64))
+    theta = draws_of(net, n=1000)
+    g = group.sample(torch.Generator().manual_seed(1), batch=1000)
+    reference = {site: value[0] for site, value in draws_of(net, n=1, seed=2).items()}
+    quotient = Quotient(group, permutation="align", reference=reference)
+    a, b = quotient.canonicalize(theta)[0], quotient.canonicalize(g.apply(theta))[0]
+    same = [torch.isclose(a[s], b[s], rtol=1e-8, atol=1e-8).flatten(1).all(-1) for s in a]
+    assert bool(torch.stack(same).all())
+
+
 def relu_net():
     return nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 2))
 
