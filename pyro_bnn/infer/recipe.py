@@ -74,7 +74,7 @@ class Recipe(Table):
     @model_validator(mode="after")
     def _refuse_starts_that_do_not_fit(self) -> Self:
         if self.guide is not None and (self.start.source != "prior" or self.orbit.every):
-            raise ValueError("the tables [start] and [orbit] belong to a [kernel], not to a [guide]")
+            raise ValueError("the tables [start] and [orbit] belong to [kernel], not to [guide]")
         if self.start.source == "ensemble" and self.run.chains % self.start.members:
             raise ValueError(
                 f"run.chains = {self.run.chains} is no multiple of "

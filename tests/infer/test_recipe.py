@@ -101,7 +101,7 @@ def test_what_is_wrong_is_named(key, value, parts):
         ),
         (
             {"guide": {"name": "map"}, "orbit": {"every": 1}},
-            "the tables [start] and [orbit] belong to a [kernel], not to a [guide]",
+            "the tables [start] and [orbit] belong to [kernel], not to [guide]",
         ),
     ],
 )
