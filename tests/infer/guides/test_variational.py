@@ -24,7 +24,7 @@ def covariance(guide):
 
 
 def test_the_mean_field_underestimates_the_variance_by_its_closed_form(line):
-    training = Training(epochs=1000, batch_size=None, learning_rate=0.05)
+    training = Training(epochs=400, batch_size=None, learning_rate=0.1)
     guide = MeanField(line.density, training, particles=64, initial_scale=0.5).fit(seed=0)
     # The optimum: the posterior mean, and the inverse of the precision's diagonal. The noise of
     # 64 draws, at a rate that falls to zero, leaves less than 1 per cent.
@@ -36,7 +36,7 @@ def test_the_mean_field_underestimates_the_variance_by_its_closed_form(line):
 
 @pytest.mark.parametrize("family", [FullRank, LowRank])
 def test_with_correlations_it_is_the_exact_posterior(line, family):
-    training = Training(epochs=1000, batch_size=None, learning_rate=0.05)
+    training = Training(epochs=400, batch_size=None, learning_rate=0.1)
     options = {"rank": 3} if family is LowRank else {}
     guide = family(line.density, training, initial_scale=0.3, particles=4, **options).fit(seed=0)
     # The gradient has no noise left at the optimum, so the tolerance is not statistical.
