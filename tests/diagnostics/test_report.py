@@ -62,7 +62,7 @@ def test_page_needs_nothing_beside_it(any_trace: xr.DataTree, tmp_path: Path) ->
         addresses = set(re.findall(r"https?://[^\"' ]+", picture))
         assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
     classes = any_trace["predictions"].attrs["likelihood"] != "continuous"
-    assert len(page.pictures()) == 13 + classes
+    assert len(page.pictures()) == 15 + classes
     assert all(attrs.get("alt") for tag, attrs in page.tags if tag == "img")
 
 
