@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pyro_bnn.trace.assemble import GroupAppender, add_groups, assemble
-from pyro_bnn.trace.checkpoints import export_checkpoints, import_checkpoints
+from pyro_bnn.trace.checkpoints import export_checkpoints, import_checkpoints, write_trace
 from pyro_bnn.trace.convert import from_pyro
 from pyro_bnn.trace.reader import open_trace
 from pyro_bnn.trace.schema import encode_attrs, site_dataset
@@ -25,4 +25,5 @@ __all__ = [
     "save_state",
     "segment_paths",
     "site_dataset",
+    "write_trace",
 ]

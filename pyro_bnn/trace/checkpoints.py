@@ -17,7 +17,7 @@ from pyro_bnn.errors import UserError
 from pyro_bnn.trace.atomic import replacing
 from pyro_bnn.trace.schema import encode_attrs, site_dataset, to_numpy
 
-__all__ = ["Imported", "export_checkpoints", "import_checkpoints"]
+__all__ = ["Imported", "export_checkpoints", "import_checkpoints", "write_trace"]
 
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 _NESTED = ("state_dict", "model", "model_state_dict")
@@ -154,6 +154,12 @@ def export_checkpoints(
         for chain in range(data.sizes["chain"])
         for draw in range(data.sizes["draw"])
     ]
+
+
+def write_trace(trace: xr.DataTree, path: str | Path) -> None:
+    """Write a trace that is in memory to a NetCDF file, whole or not at all."""
+    with replacing(Path(path)) as temporary:
+        trace.to_netcdf(temporary)
 
 
 class _Unreadable(Exception):

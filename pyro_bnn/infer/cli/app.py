@@ -163,6 +163,34 @@ def quotient(
     console.print(f"quotient   groups canonical_posterior, symmetry and identities in {trace}")
 
 
+@app.command("import")
+def import_(
+    folder: Annotated[Path, typer.Argument(help="Folder of safetensors or state_dict files.")],
+    model: Annotated[Path, typer.Option(help="Model script whose sites the files hold.")],
+    out: Annotated[Path, typer.Option(help="The NetCDF file to write.")] = Path("checkpoints.nc"),
+    prefix: Annotated[str, typer.Option(help="Removed from the names in the files.")] = "",
+) -> None:
+    """Read checkpoints of networks trained elsewhere into a trace; a file is a chain of one draw.
+
+    Files that cannot be read or do not fit the model are left out and named.
+
+    Example: pyro-bnn import downloads --model models/digits_mlp.py --out downloads.nc
+    """
+    from pyro_bnn.infer.cli.stages import declare
+    from pyro_bnn.symmetry import discover
+    from pyro_bnn.trace import import_checkpoints, write_trace
+
+    density, _ = declare(ModelScript.load(model), Recipe())
+    shapes = {name: site.shape for name, site in density.sites.items()}
+    found = import_checkpoints(folder, shapes, prefix=prefix, dims=discover(density).dims)
+    write_trace(found.trace, out)
+    console = _console()
+    for name, reason in list(found.skipped.items())[:10]:
+        console.print(f"skipped    {name}: {reason}", markup=False)
+    console.print(f"imported   {len(found.files)} files, {len(found.skipped)} skipped, into {out}")
+    console.print(f"next       pyro-bnn quotient {out} --model {model}")
+
+
 @app.command()
 def new(
     folder: Annotated[Path, typer.Argument(help="Folder to write; made if it is missing.")],
