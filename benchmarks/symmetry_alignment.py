@@ -6,7 +6,7 @@ The peer is the algorithm of Git Re-Basin (Ainsworth et al., 2023) in NumPy and 
 ascent over the layers of a 64-50-50-10 network in random order from the labels as they are,
 until a sweep gains nothing. Draws and reference are standard normal, the hardest case: there is
 no common structure to find. With --solvers, the linear assignment of SciPy against that of lapx
-(the extra ``fast``) by size, on scores of random units.
+(of the extra ``bench``) by size, on scores of random units.
 """
 
 from __future__ import annotations
