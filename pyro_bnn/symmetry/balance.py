@@ -10,7 +10,7 @@ sweeps does not grow with depth.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +19,8 @@ from torch import Tensor
 CHUNK_ENTRIES = 1 << 21
 LARGEST_STEP = 2.0
 COMPACT = 0.3
+EVEN_SWEEPS = 1000
+EVEN_TOLERANCE = 1e-14
 
 Powers = dict[tuple[int, float], Tensor]
 """Powers of the squared scales of the nodes."""
@@ -401,6 +403,8 @@ def _unit_mass(edges: Sequence[Edge], scales: list[Tensor], degenerate: Sequence
             for node in order:
                 _settle(edges, scales, waiting, node, direction)
         left, before = sum(int(mask.sum()) for mask in waiting), left
+    if left:
+        _even_out(edges, scales, waiting)
 
 
 def _settle(
@@ -418,6 +422,49 @@ def _settle(
     ready = waiting[node] & (mass > 0)
     scales[node] += _to_unit(chosen, ready)
     waiting[node] &= ~ready
+
+
+def _even_out(edges: Sequence[Edge], scales: list[Tensor], waiting: Sequence[Tensor]) -> None:
+    """Settle units that only meet one another, in place.
+
+    Over all entries ``m`` with log scale ``x`` the sum of ``m exp(2 x) - 2 x`` is least: entries
+    of one row or column are one on average. It is convex, and depends on the orbit alone.
+    """
+    cells = [edge.with_mass((edge.mass > 0).to(edge.mass)) for edge in edges]
+    zeros = [torch.zeros_like(u) for u in scales]
+    for _ in range(EVEN_SWEEPS):
+        largest = 0.0
+        for node, mask in enumerate(waiting):
+            if not bool(mask.any()):
+                continue
+            masses = node_masses(edges, scales, node)
+            counts = node_masses(cells, zeros, node)
+            twice = any(edge.nodes.count(node) > 1 for edge in edges)
+            delta = _even_step(masses, counts, mask) / (2 if twice else 1)
+            scales[node] += delta
+            largest = max(largest, float(delta.abs().max()))
+        if largest < EVEN_TOLERANCE:
+            return
+
+
+def _even_step(
+    masses: Mapping[float, Tensor], counts: Mapping[float, Tensor], mask: Tensor
+) -> Tensor:
+    """Solve ``sum_e e (masses[e] exp(2 e delta) - counts[e]) = 0`` by Newton steps."""
+    zero = torch.zeros_like(next(iter(masses.values())))
+    ready = mask & (sum((m for m in masses.values()), zero) > 0)
+    goal = sum((e * n for e, n in counts.items()), zero)
+    delta = zero
+    for _ in range(1 if len(masses) == 1 else 30):
+        terms = {e: m * (2 * e * delta).exp() for e, m in masses.items()}
+        if len(terms) == 1:
+            ((e, term),) = terms.items()
+            delta = (counts[e] / term).where(ready, 1.0).log() / (2 * e)
+            continue
+        slope = sum((e * m for e, m in terms.items()), zero) - goal
+        bend = sum((2 * e * e * m for e, m in terms.items()), zero).where(ready, 1.0)
+        delta = delta - (slope / bend).clamp(-0.5, 0.5)
+    return delta.where(ready, 0.0)
 
 
 def _to_unit(masses: dict[float, Tensor], ready: Tensor) -> Tensor:
