@@ -21,6 +21,9 @@ _FILLS = {
     torch.ops.aten.new_zeros.default: 0,
     torch.ops.aten.ones_like.default: 1,
     torch.ops.aten.zeros_like.default: 0,
+    # Their last argument.
+    torch.ops.aten.full_like.default: None,
+    torch.ops.aten.new_full.default: None,
 }
 
 
@@ -66,7 +69,9 @@ def constant_fold(module: GraphModule) -> None:
             constants[node] = getattr(module, str(node.target))
         elif node.target in _FILLS:
             like = node.meta["val"]
-            fill = _FILLS[node.target]
+            fill: Any = _FILLS[node.target]
+            if fill is None:
+                fill = node.args[-1]
             constants[node] = torch.full(like.shape, fill, dtype=like.dtype, device=like.device)
         elif node.op == "call_function" and _folds(node, constants):
             arguments, keywords = pytree.tree_map(

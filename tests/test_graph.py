@@ -99,3 +99,12 @@ def test_a_branch_on_a_value_cannot_be_traced_under_vmap():
 
     with pytest.raises(RuntimeError, match="control flow"):
         trace_graph(vmap(function), torch.ones(3))
+
+
+def test_constants_that_only_take_a_shape_are_folded():
+    def function(z):
+        return z * torch.full_like(z, 3.0) + z.new_full((3,), 2.0) + torch.ones_like(z)
+
+    graph = trace_graph(function, torch.zeros(3))
+    assert len(calls(graph)) == 3
+    torch.testing.assert_close(graph(torch.ones(3)), torch.full((3,), 6.0))

@@ -43,7 +43,7 @@ def _fold_forward(module: GraphModule, product: Node, values: Tensor) -> None:
         view is None
         or flipped is None
         or addition is None
-        or view.target is not _aten.view.default
+        or view.target not in SAME_ORDER
         or flipped.target is not _aten.transpose.int
         or addition.target is not _aten.add.Tensor
         or addition.kwargs
@@ -95,15 +95,16 @@ def _fold_backward(module: GraphModule, product: Node, values: Tensor) -> None:
     chains, data, units = shape(gradient) if len(shape(gradient)) == 3 else (0, 0, 0)
     if total is None or shape(tall) != (chains * units, data) or shape(flipped)[1] != units:
         return
-    with graph.inserting_before(product):
+    # The sum over the data may be read before the product is: both move to where the first is.
+    with graph.inserting_before(min(product, total)):
+        across = call(graph, _aten.transpose.int, gradient, 1, 2)
+        rows = call(graph, _aten.reshape.default, across, [chains * units, data])
         inputs = constant(module, torch.cat([values, torch.ones_like(values[:, :1])], dim=1))
-        flat = call(graph, _aten.mm.default, tall, inputs)
+        flat = call(graph, _aten.mm.default, rows, inputs)
         weights = call(graph, _aten.slice.Tensor, flat, 1, 0, values.shape[1])
         whole = call(graph, _aten.reshape.default, weights, list(shape(view)))
         bias = call(graph, _aten.slice.Tensor, flat, 1, values.shape[1], values.shape[1] + 1)
         summed = call(graph, _aten.reshape.default, bias, list(shape(total)))
-    if not all(product < user for user in total.users):
-        return
     replace(view, whole)
     replace(total, summed)
     for old in (view, product, total):

@@ -26,7 +26,8 @@ def drop_identities(module: GraphModule) -> None:
 
     Views to the same shape, products with one, first powers, two transpositions that undo each
     other and sums over an axis of one element. A graph that writes into tensors is left alone:
-    there, whether two names mean one tensor matters.
+    there, whether two names mean one tensor matters. Permutations that exchange two axes are
+    spelled as transpositions.
 
     Parameters
     ----------
@@ -55,6 +56,12 @@ def _simpler(module: GraphModule, node: Node) -> Node | None:
         return source
     if alike and node.target in (_aten.mul.Scalar, _aten.pow.Tensor_Scalar) and node.args[1] == 1:
         return source
+    if node.target is _aten.permute.default:
+        order = list(node.args[1])  # type: ignore[arg-type]
+        moved = [axis for axis, origin in enumerate(order) if origin % len(order) != axis]
+        if len(moved) == 2:
+            with module.graph.inserting_before(node):
+                return call(module.graph, _aten.transpose.int, source, *moved)
     if node.target is _aten.transpose.int and source.target is _aten.transpose.int:
         rank = len(shape(node))
         axes = {int(axis) % rank for axis in node.args[1:]}  # type: ignore[arg-type]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from pyro_bnn.passes.rewrite import call, finish, replace, shape
+from pyro_bnn.passes.rewrite import SAME_ORDER, call, finish, replace, shape
 
 __all__ = ["use_onednn"]
 
@@ -96,7 +96,7 @@ def _activation(node: Node) -> Node | None:
         node = next(iter(node.users))
         if node.target in _ACTIVATIONS:
             return node
-        if node.target not in (_aten.view.default, _aten.transpose.int):
+        if node.target not in SAME_ORDER and node.target is not _aten.transpose.int:
             return None
     return None
 

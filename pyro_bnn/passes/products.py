@@ -50,8 +50,7 @@ def _product(module: GraphModule, node: Node) -> Node | None:
             # X (rows, inner) @ B (chain, inner, columns), as (B' X')'.
             flipped = call(graph, _aten.transpose.int, right, 1, 2)
             tall = call(graph, _aten.reshape.default, flipped, [chains * columns, inner])
-            across = call(graph, _aten.t.default, inputs)
-            flat = call(graph, _aten.mm.default, tall, across)
+            flat = call(graph, _aten.mm.default, tall, _transpose(module, inputs))
             whole = call(graph, _aten.view.default, flat, [chains, columns, rows])
             return call(graph, _aten.transpose.int, whole, 1, 2)
         inputs = _shared(module, right)
@@ -66,6 +65,13 @@ def _product(module: GraphModule, node: Node) -> Node | None:
             flipped = call(graph, _aten.bmm.default, first, second)
             return call(graph, _aten.transpose.int, flipped, 1, 2)
     return None
+
+
+def _transpose(module: GraphModule, matrix: Node) -> Node:
+    value = attribute(module, matrix)
+    if value is not None:
+        return constant(module, value.T)
+    return call(module.graph, _aten.t.default, matrix)
 
 
 def _shared(module: GraphModule, node: Node) -> Node | None:

@@ -104,7 +104,8 @@ def renew_shapes(module: GraphModule) -> None:
             continue
         if any(source in changed or _MADE in source.meta for source in sources):
             before = node.meta["val"].stride()
-            if node.target in (_aten.view.default, _aten._unsafe_view.default):
+            views = (_aten.view.default, _aten._unsafe_view.default)
+            if node.target in views and _MADE not in node.meta:
                 # What was contiguous when it was traced may not be any more.
                 node.target = _aten.reshape.default
             with contextlib.suppress(RuntimeError):
