@@ -39,7 +39,8 @@ def command(recipe: Path, model: Path, out: Path, *, quick: bool) -> list[str]:
     if quick:
         tables = tomllib.loads(recipe.read_text(encoding="utf-8"))
         draws = min(4, tables.get("run", {}).get("draws", 4))
-        words += ["--chains", "2", "--draws", str(draws), "--warmup", "20"]
+        chains = tables.get("start", {}).get("members", 2)
+        words += ["--chains", str(chains), "--draws", str(draws), "--warmup", "20"]
         words += ["--set", "run.threads=1"]
         if "guide" in tables:
             words += ["--set", "guide.epochs=10"]

@@ -40,8 +40,8 @@ class FullRank(Variational):
         members, dim = position.shape
         if dim > _LARGEST:
             raise UserError(
-                f"FullRank keeps {dim:,} x {dim:,} numbers for this network: take LowRank, or a "
-                f"network of at most {_LARGEST:,} weights"
+                f"the full covariance of this network has {dim:,} x {dim:,} numbers: take "
+                f"LowRank, or a network of at most {_LARGEST:,} weights"
             )
         return {
             "loc": position,

@@ -19,8 +19,8 @@ from pyro_bnn.infer.settings.sgnht import SGNHTSettings
 __all__ = [
     "GUIDES",
     "KERNELS",
-    "AnyGuide",
     "AdjustedMCLMCSettings",
+    "AnyGuide",
     "AnyKernel",
     "ChEESSettings",
     "GuideSettings",
