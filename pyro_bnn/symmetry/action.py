@@ -129,7 +129,9 @@ def _multiplied(element: GroupElement, site: str, value: Tensor) -> Tensor:
         if not owned:
             batch = max(value.shape[0], element.batch)
             dtype = torch.promote_types(value.dtype, torch.float32)
-            value = value.expand(batch, *value.shape[1:]).to(dtype, copy=True)
+            value = value.expand(batch, *value.shape[1:]).to(
+                dtype, copy=True, memory_format=torch.contiguous_format
+            )
             owned = True
             value += offset
         multiply_block(element.group, term, value, factor)

@@ -125,6 +125,22 @@ def test_aligning_to_the_predecessor_makes_smaller_steps_than_sorting():
     assert steps["align"] < 0.5 * steps["sort"]
 
 
+def test_convolutions_in_groups_are_matched_by_what_they_compute():
+    net = nn.Sequential(
+        nn.Conv2d(3, 6, 1), nn.ReLU(), nn.Conv2d(6, 9, 2, groups=3), nn.Tanh(), nn.Conv2d(9, 2, 1)
+    )
+    x = torch.randn(4, 3, 5, 5, generator=torch.Generator().manual_seed(1))
+    group = discover(net, x)
+    theta = around(group, 12, 0.5)
+    g = group.sample(torch.Generator().manual_seed(0), 12)
+    seen = activations(group, net, x)
+    a, b = (
+        Quotient(group, permutation="activation-matching", activations=seen).canonicalize(draws)[0]
+        for draws in (theta, g.apply(theta))
+    )
+    assert all(torch.allclose(a[s], b[s], rtol=1e-8, atol=1e-8) for s in theta)
+
+
 def test_what_a_method_needs_is_named():
     group = GROUPS["tanh"]
     theta = around(group, 2, 0.1)

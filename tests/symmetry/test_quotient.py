@@ -152,6 +152,21 @@ def test_nan_draws_stay_and_are_counted():
         )
 
 
+def test_draws_may_lie_in_memory_with_channels_last():
+    # the grouped layer is scaled block by block
+    net = nn.Sequential(
+        nn.Conv2d(3, 6, 1), nn.ReLU(), nn.Conv2d(6, 9, 2, groups=3), nn.ReLU(), nn.Conv2d(9, 2, 1)
+    )
+    theta = draws_of(net)
+    group = discover(net, torch.zeros(1, 3, 4, 4))
+    strided = {
+        s: v.movedim(2, -1).contiguous().movedim(-1, 2) if v.ndim > 3 else v
+        for s, v in theta.items()
+    }
+    assert not strided["2.weight"].is_contiguous()
+    assert close(Quotient(group).canonicalize(strided)[0], Quotient(group).canonicalize(theta)[0])
+
+
 def test_half_precision_draws_keep_their_function():
     net = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2))
     theta = draws_of(net, dtype=torch.float16)
