@@ -106,7 +106,9 @@ def verdicts(found: Diagnosis) -> list[Verdict]:
         In the order in which a reader needs them.
     """
     spaces = [
-        _space(found.convergence[space]) for space in reversed(SPACES) if space in found.convergence
+        _space(found.convergence[space], found.null if space == "canonical" else None)
+        for space in reversed(SPACES)
+        if space in found.convergence
     ]
     return [*spaces, *_mixing(found), *_sampler(found)]
 
@@ -121,7 +123,7 @@ def convergence_level(result: Convergence) -> Level:
     return "good" if rhat.max() <= STRICT else "fair" if rhat.max() <= LOOSE else "poor"
 
 
-def _space(result: Convergence) -> Verdict:
+def _space(result: Convergence, null: Convergence | None) -> Verdict:
     level = convergence_level(result)
     rhat = result.rhat[~np.isnan(result.rhat)]
     if not len(rhat):
@@ -148,6 +150,12 @@ def _space(result: Convergence) -> Verdict:
         if names:
             some = ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
             text += f" {len(names):,} scalars {words} ({some}) and have no R-hat."
+    control = np.empty(0) if null is None else null.rhat[~np.isnan(null.rhat)]
+    if len(control):
+        text += (
+            f" Control: draws of the prior, put through the same quotient, have median "
+            f"{np.median(control):.3f} and maximum {number(float(control.max()), fixed=True)}."
+        )
     return Verdict(level, _OF[result.space], text)
 
 

@@ -71,6 +71,17 @@ def test_the_order_of_units_is_judged(trace: xr.DataTree) -> None:
     assert "not mixed over the order of the units of h0" in verdict.text
 
 
+def test_canonical_weights_are_judged_beside_their_control(trace: xr.DataTree) -> None:
+    found = diagnose(trace, 20)
+    texts = {verdict.subject: verdict.text for verdict in verdicts(found)}
+    assert found.null is not None
+    expected = f"have median {np.median(found.null.rhat):.3f} and maximum"
+    assert expected in texts["Canonical weights"]
+    assert "Control" not in texts["Weights"]
+    bare = replace(found, null=None)
+    assert not any("Control" in verdict.text for verdict in verdicts(bare))
+
+
 @pytest.mark.parametrize(
     ("p_value", "level", "words"),
     [
