@@ -70,6 +70,10 @@ class Ensemble(Guide):
         self.has_density = guide.has_density
         self.decouples = guide.decouples
 
+    def numbers(self, density: LogDensity) -> int:
+        """Count the numbers of a member as the guide does."""
+        return self.guide.numbers(density)
+
     def start(self, position: Tensor, density: LogDensity) -> Parameters:
         """Start every member as the guide does."""
         return self.guide.start(position, density)

@@ -21,7 +21,7 @@ from pyro_bnn.trace import load_state, save_state
 __all__ = ["Fitted", "Fitting"]
 
 _BLOCK_BYTES = 2**28
-_COPIES = 10  # of a member's position: gradient, moments and what passes between operators
+_COPIES = 10  # of a member's parameters: gradient, moments and what passes between operators
 
 
 class Trainable(Protocol):
@@ -31,6 +31,9 @@ class Trainable(Protocol):
     retries: int
     block: int | None
     fail_above: float | None
+
+    def numbers(self, density: LogDensity) -> int:
+        """Parameters of a member."""
 
     def train(
         self, density: LogDensity, sources: Any, resume: Any, save: Any
@@ -72,8 +75,8 @@ class Fitting:
         What to train.
     density : LogDensity
         The posterior.
-    seed : int
-        Of the first member.
+    seed : int, optional
+        Of the first member; that of the run which is resumed, or drawn from torch's generator.
     run_dir : path, optional
         Where the state is kept, in ``state.safetensors``.
     save_every : int
@@ -84,7 +87,7 @@ class Fitting:
         self,
         guide: Trainable,
         density: LogDensity,
-        seed: int,
+        seed: int | None,
         run_dir: str | Path | None,
         save_every: int,
     ) -> None:
@@ -103,6 +106,8 @@ class Fitting:
     def run(self, *, resume: bool) -> Fitted:
         """Train all members that are not trained yet."""
         training = self._load(resume=resume)
+        if self._seed is None:
+            self._seed = int(torch.randint(2**31, ()))
         with FinishStepFirst() as interrupt:
             while self._queue:
                 block, self._queue = self._take()
@@ -137,11 +142,12 @@ class Fitting:
         size = self._guide.block
         if size is None:
             number = torch.finfo(self._density.dtype).bits // 8
-            size = max(1, _BLOCK_BYTES // (_COPIES * number * self._density.dim))
-            size = min(size, 64)
+            one = _COPIES * number * self._guide.numbers(self._density)
+            size = min(64, max(1, _BLOCK_BYTES // one))
         return self._queue[:size], self._queue[size:]
 
     def _seed_of(self, member: int, attempt: int) -> int:
+        assert self._seed is not None
         return member_seeds(self._seed, member + 1, attempt)[member]
 
     def _sort_out(
@@ -203,6 +209,8 @@ class Fitting:
         if "fit" not in metadata:
             raise UserError(f"{self._file} is the state of a sampler, not of a guide")
         record = json.loads(metadata["fit"])
+        if self._seed is None:
+            self._seed = record["seed"]
         for name, asked in (("seed", self._seed), ("size", self._guide.size)):
             if record[name] != asked:
                 raise UserError(

@@ -35,6 +35,10 @@ class FullRank(Variational):
 
     trainable = ("loc", "log_diagonal", "below")
 
+    def numbers(self, density: LogDensity) -> int:
+        """Count the mean and the triangle."""
+        return density.dim * (density.dim + 2)
+
     def start(self, position: Tensor, density: LogDensity) -> Parameters:
         """Start around a position with the initial scale, uncorrelated."""
         members, dim = position.shape

@@ -105,6 +105,10 @@ class Guide(ABC):
         """Learning rate after so many epochs."""
         return self.training.rate(epoch / self.training.epochs)
 
+    def numbers(self, density: LogDensity) -> int:
+        """Count the numbers that a member keeps, by which blocks of members are sized."""
+        return density.dim
+
     def start(self, position: Tensor, density: LogDensity) -> Parameters:
         """Return the parameters from which members at positions ``(member, dim)`` start."""
         return {"position": position}
@@ -174,8 +178,8 @@ class Guide(ABC):
         *args, **kwargs
             Data for the model.
         seed : int, optional
-            Of the first member, from which those of the others follow; drawn from torch's
-            generator by default, so that ``pyro.set_rng_seed`` counts.
+            Of the first member, from which those of the others follow; by default that of the run
+            which is resumed, or drawn from torch's generator, so that ``pyro.set_rng_seed`` counts.
         run_dir : path, optional
             Directory in which the state of the training is kept.
         resume : bool
@@ -197,8 +201,7 @@ class Guide(ABC):
         density = self.setup(*args, **kwargs)
         if density.device.type == "cpu":
             keep_freed_memory()
-        first = int(torch.randint(2**31, ())) if seed is None else seed
-        fitting = Fitting(self, density, first, run_dir, save_every)
+        fitting = Fitting(self, density, seed, run_dir, save_every)
         found = fitting.run(resume=resume)
         self._state, self.failures = found.state, found.failures
         self.members, self.seeds, self.gradients = found.members, found.seeds, found.gradients

@@ -98,6 +98,11 @@ class Laplace(Guide):
         self.has_density = structure not in ("last-layer", "subnetwork")
         self.raised: list[int] = []
 
+    def numbers(self, density: LogDensity) -> int:
+        """Count the mode, and the matrix where there is one over all weights."""
+        dense = self.structure in ("full", "hessian")
+        return density.dim * (density.dim if dense else 1)
+
     def finish(self, parameters: Parameters, memory: Parameters, density: LogDensity) -> Parameters:
         """Find the curvature of each member at its mode."""
         position = parameters["position"]

@@ -64,6 +64,10 @@ class LowRank(Variational):
             raise UserError(f"LowRank: rank is {rank}, give at least 1")
         self.rank = rank
 
+    def numbers(self, density: LogDensity) -> int:
+        """Count the mean, the scales and the factor."""
+        return density.dim * (self.rank + 2)
+
     def start(self, position: Tensor, density: LogDensity) -> Parameters:
         """Start around a position with the initial scale, half of the variance in each part."""
         share = self.initial_scale * math.sqrt(0.5)

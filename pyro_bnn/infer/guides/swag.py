@@ -89,6 +89,10 @@ class SWAG(Guide):
         """Follow the schedule of the training, then stay at `collect_rate`."""
         return super().rate(epoch) if epoch < self.training.epochs else self.collect_rate
 
+    def numbers(self, density: LogDensity) -> int:
+        """Count the iterate, its moments and the deviations."""
+        return density.dim * (self.rank + 3)
+
     def collect(self, memory: Parameters, parameters: Parameters, epoch: int) -> Parameters:
         """Bring mean, sum of squared deviations and the last deviations up to date."""
         if epoch <= self.training.epochs:

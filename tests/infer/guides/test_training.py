@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from pyro_bnn import UserError
-from pyro_bnn.infer.guides import Ensemble, PointEstimate, Training
+from pyro_bnn.infer.guides import Ensemble, FullRank, PointEstimate, Training
 from pyro_bnn.infer.guides.descent import Descent
 from pyro_bnn.infer.guides.failure import judge
 from pyro_bnn.infer.guides.seeds import generators, member_seeds
@@ -182,7 +182,24 @@ def test_a_killed_training_goes_on_bit_for_bit(net, tmp_path, monkeypatch, optim
     assert again.gradients == 5 * 5 * 3
     # Finished: nothing is trained again.
     monkeypatch.setattr(Descent, "advance", None)
-    ensemble.fit(seed=2, run_dir=tmp_path, resume=True)
+    ensemble.fit(run_dir=tmp_path, resume=True)
+
+
+def test_blocks_are_sized_by_what_a_member_keeps(line, monkeypatch):
+    sizes = []
+
+    class Counted(FullRank):
+        def train(self, density, sources, resume, save):
+            sizes.append(len(sources))
+            return super().train(density, sources, resume, save)
+
+    # Room for two members of 3 + 3 + 9 float64 numbers, and what passes between operators.
+    monkeypatch.setattr("pyro_bnn.infer.guides.fitting._BLOCK_BYTES", 2 * 10 * 8 * 15)
+    guide = Counted(line.density, Training(epochs=2, batch_size=None))
+    Ensemble(guide, size=5).fit(seed=0)
+    assert sizes == [2, 2, 1]
+    Ensemble(guide, size=3, block=3).fit(seed=0)
+    assert sizes[3:] == [3]
 
 
 def test_members_have_streams_of_their_own():
