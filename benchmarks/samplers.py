@@ -1,0 +1,179 @@
+"""Function-space ESS per second: our kernels against Pyro, NumPyro and BlackJAX, same networks.
+
+Run: python benchmarks/samplers.py [--models diabetes_mlp digits_mlp] [--kernels hmc chees ...]
+     [--seeds S] [--budget SECONDS] [--warmup N] [--chains C] [--threads T]
+
+Kernels are our recipes (hmc, nuts, chees, mclmc, adjusted-mclmc, taken from inference/*.toml) and
+the peers pyro-nuts, numpyro-nuts and blackjax-mclmc. Each run warms up (its recipe's steps, or
+`--warmup` of them; peers take the same number, BlackJAX ten integrator steps for each) and then
+draws until the budget is spent. Bulk ESS and R-hat are those of the log predictive probabilities
+of all test rows; seconds have warm-up in them and, for ours, the tracing; JAX's compilation is
+left out and stands beside. A run counts as converged if its median R-hat is at most 1.01.
+Gradients are those that the batch computed, of each chain, with the waiting of NUTS; for the peers
+that do not tell, there are none. Pyro runs one chain: its ESS per second is that of one chain and
+not extrapolated, and its R-hat is within the chain.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import time
+from pathlib import Path
+from typing import Any
+
+import arviz_base
+import arviz_stats
+import numpy as np
+import torch
+
+from pyro_bnn import Data, LogDensity
+from pyro_bnn.infer import MCMC
+from pyro_bnn.infer.cli.script import ModelScript
+from pyro_bnn.infer.predict import predict
+from pyro_bnn.infer.recipe import Recipe
+
+ROOT = Path(__file__).parent.parent
+OURS = ("hmc", "nuts", "chees", "mclmc", "adjusted-mclmc")
+PEERS = ("pyro-nuts", "numpyro-nuts", "blackjax-mclmc")
+COLUMNS = (
+    "model", "kernel", "seed", "seconds", "compiling", "draws", "gradients a chain", "R-hat",
+    "ESS", "ESS/s", "ESS per 1,000 chain-gradients", "converged",
+)  # fmt: skip
+
+
+def ours(name: str, density: LogDensity, data: Data, options: argparse.Namespace, seed: int) -> Any:
+    """Run a recipe until the budget is spent; None if it was still warming up."""
+    recipe = Recipe.read(ROOT / "inference" / f"{name}.toml")
+    warmup = recipe.run.warmup if options.warmup is None else options.warmup
+    start = time.perf_counter()
+    # A density of its own, so that tracing is part of the run.
+    fresh = LogDensity(density.model, *density.args, **density.kwargs)
+    spent: dict[str, float] = {}
+
+    def watch(kernel: Any, params: Any, stage: str, count: int) -> None:
+        if stage == "Warmup":
+            spent["warmup"] = mcmc.progress.gradients
+        if time.perf_counter() - start > options.budget:
+            raise KeyboardInterrupt
+
+    mcmc = MCMC(
+        recipe.kernel.kernel(fresh),
+        options.most_draws,
+        warmup,
+        num_chains=options.chains,
+        seed=seed,
+        hook_fn=watch,
+        disable_progbar=True,
+    )
+    with contextlib.suppress(KeyboardInterrupt):
+        mcmc.run()
+    seconds = time.perf_counter() - start
+    if mcmc.progress.draws < 4:
+        return None
+    found = predict(fresh, mcmc.get_samples(), data.test.x, data.test.y).log_predictive
+    values = found.unflatten(0, (options.chains, -1)).numpy()
+    from sampler_peers import Run
+
+    return Run(values, seconds, 0.0, mcmc.progress.gradients, spent.get("warmup", 0.0))
+
+
+def peer(
+    name: str,
+    model: str,
+    density: LogDensity,
+    data: Data,
+    options: argparse.Namespace,
+    seed: int,
+) -> Any:
+    """Run a peer for the budget."""
+    import sampler_peers
+
+    warmup = 150 if options.warmup is None else options.warmup
+    if name == "pyro-nuts":
+        return sampler_peers.pyro_nuts(density, data, warmup, seed, options.budget)
+    function = {
+        "numpyro-nuts": sampler_peers.numpyro_nuts,
+        "blackjax-mclmc": sampler_peers.blackjax_mclmc,
+    }[name]
+    return function(model, data, options.chains, warmup, seed, options.budget)
+
+
+def judge(run: Any) -> dict[str, np.ndarray]:
+    """R-hat and bulk ESS of every test row."""
+    tree = arviz_base.convert_to_datatree({"f": run.log_predictive.astype(np.float64)})
+    return {
+        "rhat": arviz_stats.rhat(tree)["f"].to_numpy(),
+        "ess": arviz_stats.ess(tree)["f"].to_numpy(),
+    }
+
+
+def line(model: str, kernel: str, seed: int, run: Any) -> tuple[str, float, bool]:
+    """One row of the table, its median ESS per second, and whether it has converged."""
+    found = judge(run)
+    chains, draws = run.log_predictive.shape[:2]
+    rhat, ess = found["rhat"], found["ess"]
+    rate = np.array([np.median(ess), ess.min()])
+    per_gradient = 1000 * rate / (chains * run.gradients)
+    converged = bool(np.median(rhat) <= 1.01)
+    cells = [
+        model,
+        kernel,
+        str(seed),
+        f"{run.seconds:.0f}",
+        f"{run.compiling:.0f}",
+        str(draws),
+        f"{run.gradients:,.0f}",
+        f"{np.median(rhat):.3f} / {rhat.max():.3f}",
+        f"{rate[0]:,.0f} / {rate[1]:,.0f}",
+        f"{rate[0] / run.seconds:.1f} / {rate[1] / run.seconds:.1f}",
+        f"{per_gradient[0]:.1f} / {per_gradient[1]:.1f}",
+        "yes" if converged else "no",
+    ]
+    return f"| {' | '.join(cells)} |", float(rate[0] / run.seconds), converged
+
+
+def main() -> None:
+    """Run what is asked for; print every run, then the medians over seeds."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", nargs="+", default=["diabetes_mlp", "digits_mlp"])
+    parser.add_argument("--kernels", nargs="+", default=[*OURS, *PEERS], choices=[*OURS, *PEERS])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--budget", type=float, default=60.0, help="seconds of one run")
+    parser.add_argument("--warmup", type=int, help="steps, in place of the recipes' own")
+    parser.add_argument("--most-draws", type=int, default=3000)
+    parser.add_argument("--chains", type=int, default=16)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    print(
+        f"{options.chains} chains, {options.budget:.0f} s a run, {options.threads} threads; R-hat "
+        "median / maximum, ESS median / minimum over test rows\n"
+    )
+    print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
+    rates: dict[tuple[str, str], list[tuple[float, bool]]] = {}
+    for model in options.models:
+        script = ModelScript.load(ROOT / "models" / f"{model}.py")
+        density = LogDensity(script.model, script.data.train.x, script.data.train.y)
+        # Seeds outside, kernels inside: what disturbs the machine disturbs all of them.
+        for seed in range(options.seeds):
+            for kernel in options.kernels:
+                if kernel in OURS:
+                    run = ours(kernel, density, script.data, options, seed)
+                else:
+                    run = peer(kernel, model, density, script.data, options, seed)
+                if run is None:
+                    print(f"| {model} | {kernel} | {seed} | still warming up | |", flush=True)
+                    continue
+                row, rate, converged = line(model, kernel, seed, run)
+                print(row, flush=True)
+                rates.setdefault((model, kernel), []).append((rate, converged))
+    print("\n| model | kernel | median ESS/s | runs converged |\n|---|---|---|---|")
+    for (model, kernel), found in rates.items():
+        median = np.median([rate for rate, _ in found])
+        reached = sum(converged for _, converged in found)
+        print(f"| {model} | {kernel} | {median:.1f} | {reached} of {len(found)} |")
+
+
+if __name__ == "__main__":
+    main()
