@@ -15,9 +15,10 @@ from torch import Tensor
 from pyro_bnn.errors import UserError
 from pyro_bnn.logdensity import LogDensity
 from pyro_bnn.symmetry.group import SymmetryGroup
-from pyro_bnn.symmetry.identities import Identity, Statement, compared, statements
+from pyro_bnn.symmetry.identities import Identity, compared
 from pyro_bnn.symmetry.labelled import SAMPLE_DIMS, posterior_of, tensors
 from pyro_bnn.symmetry.prior_score import PriorScore
+from pyro_bnn.symmetry.statements import Statement, statements
 from pyro_bnn.trace import add_groups, encode_attrs, open_trace
 
 __all__ = ["identities_dataset", "output_shift", "virial", "write_identities"]

@@ -19,9 +19,9 @@ from pyro_bnn.errors import UserError
 from pyro_bnn.symmetry.balance import Edge, node_masses
 from pyro_bnn.symmetry.element import GroupElement
 from pyro_bnn.symmetry.group import SymmetryGroup
-from pyro_bnn.symmetry.identities import unit_sums
 from pyro_bnn.symmetry.orbit_conditional import draw
 from pyro_bnn.symmetry.scaling import edges_of
+from pyro_bnn.symmetry.statements import unit_sums
 
 __all__ = ["OrbitGibbs", "redraw_scales", "sample_finite", "scaled_counts", "self_scaling"]
 
