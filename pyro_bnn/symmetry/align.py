@@ -16,7 +16,8 @@ from torch import Tensor
 from pyro_bnn.symmetry.element import GroupElement
 from pyro_bnn.symmetry.frank_wolfe import frank_wolfe
 from pyro_bnn.symmetry.group import SymmetryGroup
-from pyro_bnn.symmetry.overlap import Matrices, Overlap, nested
+from pyro_bnn.symmetry.overlap import Overlap, nested
+from pyro_bnn.symmetry.overlap_block import Matrices
 from pyro_bnn.symmetry.weight_matching import weight_matching
 
 CHUNK_ENTRIES = 1 << 21

@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pyro_bnn.symmetry.overlap import Matrices, Overlap
+from pyro_bnn.symmetry.overlap import Overlap
+from pyro_bnn.symmetry.overlap_block import Matrices
 
 COMPACT = 0.3
 

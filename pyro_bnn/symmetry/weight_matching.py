@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import torch
 
-from pyro_bnn.symmetry.overlap import Matrices, Overlap
+from pyro_bnn.symmetry.overlap import Overlap
+from pyro_bnn.symmetry.overlap_block import Matrices
 
 
 def weight_matching(overlap: Overlap, x: Matrices, sweeps: int = 50) -> None:
