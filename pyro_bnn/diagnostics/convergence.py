@@ -154,7 +154,7 @@ def convergence(
 
 
 def group_of(trace: xr.DataTree, space: Space) -> xr.Dataset | None:
-    """Return the variables of a space; None if the trace lacks them.
+    """Return the variables of a space; None if the trace lacks them or holds no draw.
 
     Parameters
     ----------
@@ -166,11 +166,14 @@ def group_of(trace: xr.DataTree, space: Space) -> xr.Dataset | None:
     if space == "function":
         if "predictions" not in trace.children or "log_predictive" not in trace["predictions"]:
             return None
-        return trace["predictions"].to_dataset()[["log_predictive"]]
+        group = trace["predictions"].to_dataset()[["log_predictive"]]
+        return group if group.sizes["chain"] * group.sizes["draw"] else None
     name = _GROUPS[space]
     if name not in trace.children or not trace[name].data_vars:
         return None
     group = trace[name].to_dataset()
+    if not group.sizes["chain"] * group.sizes["draw"]:
+        return None
     if space != "weight" and "posterior" in trace.children:
         order = [site for site in trace["posterior"].data_vars if site in group]
         group = group[[*order, *(site for site in group if site not in order)]]

@@ -77,6 +77,8 @@ class Prediction:
         """Why the labels cannot be judged, in a sentence; empty if they can."""
         if not self.is_classification or self.mean is None or self.y is None:
             return ""
+        if np.isnan(self.mean).any():
+            return "The predictions hold NaN."
         classes, labels = self.mean.shape[1], np.unique(self.y)
         if len(self.mean) != len(self.y):
             return f"There are {len(self.y):,} labels and {len(self.mean):,} predictions."
@@ -276,6 +278,8 @@ def _crps(arrays: Mapping[str, xr.DataArray], y: NDArray[Any]) -> Array | None:
     if "mean" not in arrays or "sd" not in arrays or y.ndim > 1:
         return None
     sample = arrays["mean"].sizes["draw"]
+    if not arrays["mean"].size:
+        return None
     step = max(1, arrays["mean"].sizes["chain"] * sample // _CRPS_DRAWS)
     mean, sd = (
         np.concatenate([_load(arrays[key], slice(at, at + 1)) for at in range(0, sample, step)])

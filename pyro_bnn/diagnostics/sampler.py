@@ -99,7 +99,7 @@ def sampler(trace: xr.DataTree) -> Sampler:
 
 
 def _values(stats: xr.Dataset, name: str) -> Array | None:
-    if name not in stats:
+    if name not in stats or not stats[name].size:
         return None
     values = stats[name].transpose("chain", "draw", ...).to_numpy()
     return np.asarray(values, dtype=np.float64)

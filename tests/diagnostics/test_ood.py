@@ -67,3 +67,11 @@ def test_one_input_from_elsewhere_is_enough(trace: xr.DataTree) -> None:
     small["predictions_ood"] = xr.DataTree(group)
     found = out_of_distribution(small, posterior_prediction(small))
     assert np.isfinite(found["one"].detection["entropy"].auroc)
+
+
+def test_sizes_that_do_not_fit_make_one_split(trace: xr.DataTree) -> None:
+    odd = trace.copy()
+    group = trace["predictions_ood"].to_dataset()
+    group.attrs["splits"] = json.dumps({"a": 1, "b": 2})
+    odd["predictions_ood"] = xr.DataTree(group)
+    assert list(out_of_distribution(odd, posterior_prediction(odd))) == ["ood"]

@@ -166,3 +166,11 @@ def test_labels_that_are_no_classes_are_said_and_not_judged(trace, label: float)
     assert {"accuracy", "brier", "ece"}.isdisjoint(found.scores())
     assert found.scores()["nll"] > 0
     assert posterior_prediction(trace).problem == ""
+
+
+def test_a_point_estimate_of_nan_is_said_and_not_judged(trace) -> None:
+    broken = trace.copy(deep=True)
+    broken["point_estimate"]["mean"].values[0] = np.nan
+    found = point_prediction(broken)
+    assert found.problem == "The predictions hold NaN."
+    assert set(found.scores()) == {"nll"}

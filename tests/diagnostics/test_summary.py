@@ -111,3 +111,11 @@ def test_table_fits_80_columns(make_trace, likelihood: str) -> None:
     assert "…" not in text
     assert "canonical weights" in text
     assert "120,000" in text
+
+
+@pytest.mark.parametrize("likelihood", ["categorical", "continuous"])
+def test_a_trace_without_draws_has_a_summary(make_trace, likelihood: str) -> None:
+    nothing = make_trace(likelihood, draws=20, tests=4).isel(draw=slice(0, 0))
+    summary = summarize(nothing)
+    assert summary["draws"] == 0
+    assert not any(key.startswith("rhat") for key in summary)

@@ -57,7 +57,7 @@ def prediction_pictures(found: Diagnosis) -> list[Picture]:
     if found.posterior is None:
         return []
     both = {"posterior mean": found.posterior}
-    if found.point is not None:
+    if found.point is not None and not found.point.problem:
         both["point estimate"] = found.point
     if found.posterior.is_classification:
         return _classification_pictures(found.posterior, both)
