@@ -253,6 +253,8 @@ def _candidates(
 ) -> Iterator[Shear]:
     """Run through the biases that may take up a source, directly or through a weight."""
     own = joint_block(group, site, block).spaces
+    if len(set(own)) < len(own):
+        return
     biases = [
         other
         for other in known
@@ -268,7 +270,8 @@ def _candidates(
             continue
         for into, axis in enumerate(axes):
             (place, *more) = action.places(axis)
-            if more or not own or not set(own) <= set(place.spaces):
+            twice = len(set(place.spaces)) < len(place.spaces)
+            if more or twice or not own or not set(own) <= set(place.spaces):
                 continue
             for out, other in enumerate(axes):
                 for bias in biases if out != into else []:

@@ -13,6 +13,8 @@ from pyro_bnn.symmetry.group import Family, SymmetryGroup, Term
 from pyro_bnn.symmetry.rows import Occurrence, entries, rows
 from pyro_bnn.symmetry.translation import null_blocks
 
+TIE = 1e-9
+
 
 def positive(
     group: SymmetryGroup, params: Mapping[str, Tensor]
@@ -55,13 +57,19 @@ def positive(
 def largest_sign(
     group: SymmetryGroup, params: Mapping[str, Tensor], family: Family, term: Term
 ) -> Tensor:
-    """Return the sign of the entry of largest modulus of each unit, ``(batch, size)``."""
+    """Return the sign of the entry of largest modulus of each unit, ``(batch, size)``.
+
+    Of entries that are equal but for rounding the first counts: a mean of zero over two classes
+    makes pairs of them.
+    """
     if term.axis < 0:
         table = entries(group, params[term.site], term.site, term.block)
     else:
         where = Occurrence(term.site, term.block, term.axis, term.place, frozenset())
         table = rows(group, params, where)
-    entry = table.gather(-1, table.abs().argmax(-1, keepdim=True))[..., 0]
+    modulus = table.abs()
+    near = modulus >= (1 - TIE) * modulus.amax(-1, keepdim=True)
+    entry = table.gather(-1, near.int().argmax(-1, keepdim=True))[..., 0]
     return torch.where(entry < 0, -1, 1).reshape(-1, family.size)
 
 
@@ -91,7 +99,7 @@ def entangled_signs(
     result = torch.ones(values.shape[0], sum(sizes), dtype=torch.int64)
     rank = len(_eliminate(masks, [0] * len(masks), len(masks)))
     for draw, row in enumerate(values):
-        order = orders[draw].tolist()
+        order = [k for k in orders[draw].tolist() if row[k] != 0]
         negative = (row < 0).tolist()
         basis = _eliminate([masks[k] for k in order], [negative[k] for k in order], rank)
         for pivot in sorted(basis):

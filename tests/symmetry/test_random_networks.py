@@ -9,11 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from pyro_bnn.symmetry import Quotient, discover
+from pyro_bnn.symmetry import Quotient, SymmetryGroup, discover
 from pyro_bnn.symmetry.computation import computation
 
-ACTIVATIONS = [torch.relu, torch.tanh, F.silu, torch.abs, lambda h: torch.relu(h) ** 2]
-STEPS = ["linear", "act", "skip", "cat", "gate", "norm", "shuffle", "slice", "roll", "scale", "pad"]
+ACTIVATIONS = [
+    torch.relu, torch.tanh, F.silu, torch.abs, lambda h: torch.relu(h) ** 2, torch.sigmoid,
+]  # fmt: skip
+STEPS = [
+    "linear", "act", "skip", "cat", "gate", "norm", "groups", "shuffle", "slice", "roll",
+    "scale", "pad", "split",
+]  # fmt: skip
 
 
 class Random(nn.Module):
@@ -52,6 +57,13 @@ class Random(nn.Module):
                 h = torch.sigmoid(a) * b
             elif step == "norm":
                 h = F.layer_norm(h, (width,))
+            elif step == "groups" and width % 2 == 0:
+                if str(k) not in self.layers:
+                    self.layers[str(k)] = nn.Conv1d(width, width, 1, groups=2)
+                h = self.layers[str(k)](h[..., None])[..., 0]
+            elif step == "split" and width % 2 == 0:
+                a, b = h.chunk(2, 1)
+                h = torch.cat([torch.tanh(a), b], 1)
             elif step == "shuffle" and width % 2 == 0:
                 h = h.reshape(-1, 2, width // 2).transpose(1, 2).flatten(1)
             elif step == "slice" and width > 2:
@@ -72,10 +84,11 @@ plans = st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 60)), min_size
 
 
 @pytest.mark.slow
-@settings(max_examples=25, deadline=None, derandomize=True)
-@given(plans)
-def test_laws_on_random_networks(plan):
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(plans, st.booleans())
+def test_laws_on_random_networks(plan, classifies):
     net, x = Random(plan), torch.zeros(5, 4)
+    net = nn.Sequential(net, nn.LogSoftmax(-1)) if classifies else net
     group = discover(net, x)
     assert not group.unruled
     assert not group.rejected
@@ -85,14 +98,23 @@ def test_laws_on_random_networks(plan):
     theta = {site: torch.stack([p[site] for p in points]) for site in group.shapes}
     g = group.sample(generator, batch=3)
     moved = g.apply(theta)
-    back = g.inverse().apply(moved)
     quotient = Quotient(group)
-    a, _ = quotient.canonicalize(theta)
+    a, element = quotient.canonicalize(theta)
     b, _ = quotient.canonicalize(moved)
+    again, _ = quotient.canonicalize(a)
+    turned = group.sample_frames(generator, batch=3).apply(theta)
     for k in range(3):
         before = read({n: v[k] for n, v in theta.items()})
-        after = read({n: v[k] for n, v in a.items()})
-        assert torch.allclose(before, after, rtol=1e-9, atol=1e-9 * float(before.abs().max()))
-    for site in theta:
-        assert torch.allclose(back[site], theta[site], rtol=1e-10, atol=1e-10)
-        assert torch.allclose(a[site], b[site], rtol=1e-7, atol=1e-7)
+        bound = 1e-10 * float(before.abs().max())
+        for other in (moved, turned, a):
+            after = read({n: v[k] for n, v in other.items()})
+            assert torch.allclose(before, after, rtol=1e-10, atol=bound)
+    assert close(g.inverse().apply(moved), theta, 1e-10)
+    assert close(element.inverse().apply(a), theta, 1e-10)
+    assert close(a, b, 1e-8)
+    assert close(a, again, 1e-8)
+    assert SymmetryGroup.from_json(group.to_json()) == group
+
+
+def close(a, b, tolerance):
+    return all(torch.allclose(a[n], b[n], rtol=tolerance, atol=tolerance) for n in b)
