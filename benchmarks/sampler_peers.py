@@ -2,7 +2,7 @@
 
 Each peer samples the network of a model script, written again in NumPyro from its description, and
 yields log predictive probabilities of the test rows, ``(chain, draw, row)``. Compilation is timed
-apart: the JAX peers are judged by what they do once compiled.
+apart by a first call; what NumPyro compiles again in later calls is in its seconds.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def numpyro_nuts(
         progress_bar=False,
     )
     extra = ("num_steps",)
-    # One call of each kind compiles; with the same shapes the next ones do not.
+    # One call of each kind compiles most of what the next ones need.
     began = time.perf_counter()
     mcmc.warmup(
         jax.random.PRNGKey(10_000 + seed), *arguments, extra_fields=extra, collect_warmup=True

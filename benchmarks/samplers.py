@@ -7,8 +7,9 @@ Kernels are our recipes (hmc, nuts, chees, mclmc, adjusted-mclmc, taken from inf
 the peers pyro-nuts, numpyro-nuts and blackjax-mclmc. Each run warms up (its recipe's steps, or
 `--warmup` of them; peers take the same number, BlackJAX ten integrator steps for each) and then
 draws until the budget is spent. Bulk ESS and R-hat are those of the log predictive probabilities
-of all test rows; seconds have warm-up in them and, for ours, the tracing; JAX's compilation is
-left out and stands beside. A run counts as converged if its median R-hat is at most 1.01.
+of all test rows; seconds have warm-up in them and, for ours, the tracing; the first
+compilation of JAX is left out and stands beside, but NumPyro compiles parts of a later call again,
+which weighs on short budgets. A run counts as converged if its median R-hat is at most 1.01.
 Gradients are those that the batch computed, of each chain, with the waiting of NUTS; for the peers
 that do not tell, there are none. Pyro runs one chain: its ESS per second is that of one chain and
 not extrapolated, and its R-hat is within the chain.
