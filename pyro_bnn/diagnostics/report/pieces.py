@@ -35,11 +35,11 @@ def picture(picture: Figure, alt: str, caption: str) -> Picture:
 
 
 def stat(trace: xr.DataTree, name: str) -> NDArray[np.float64] | None:
-    """Read a sampler statistic, ``(chain, draw)``; None if the trace lacks it."""
+    """Read a sampler statistic, ``(chain, draw)``; None if the trace lacks it or has no draw."""
     if "sample_stats" not in trace.children or name not in trace["sample_stats"]:
         return None
     values = trace["sample_stats"][name].transpose("chain", "draw").to_numpy()
-    return np.asarray(values, dtype=np.float64)
+    return np.asarray(values, dtype=np.float64) if values.size else None
 
 
 def over(reduce: Callable[[Any], Any], values: NDArray[np.float64]) -> float:
