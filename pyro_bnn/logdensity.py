@@ -133,7 +133,7 @@ class LogDensity:
         observed = dict(observed_nodes(prototype))
         self.observed = tuple(observed)
         shapes = [node["value"].shape for node in observed.values()]
-        self._rows = next((shape[0] for shape in shapes if shape), 0)
+        self.rows = next((shape[0] for shape in shapes if shape), 0)
         for name, node in observed.items():
             _refuse_broadcast(name, node, self._data_shapes())
         first: Tensor = dict(latent_nodes(prototype))[next(iter(self.sites))]["value"]
@@ -339,10 +339,10 @@ class LogDensity:
         """
         if rows < 1:
             raise UserError(f"chunks of {rows} rows hold no data: give a positive number of rows")
-        if not self._rows:
+        if not self.rows:
             raise UserError("the model observes nothing that has rows: there is nothing to chunk")
         other = copy.copy(self)
-        other._chunk = 0 if rows >= self._rows else rows
+        other._chunk = 0 if rows >= self.rows else rows
         return other
 
     def compiled(self) -> LogDensity:
@@ -490,7 +490,7 @@ class LogDensity:
     def _batch(self, indices: Tensor | None) -> tuple[tuple[Any, ...], dict[str, Any], float]:
         if indices is None or self._subsample_plates:
             return self.args, self.kwargs, 1.0
-        rows = self._rows
+        rows = self.rows
 
         def pick(leaf: Any) -> Any:
             is_data = isinstance(leaf, Tensor) and leaf.ndim > 0 and leaf.shape[0] == rows
@@ -530,8 +530,8 @@ class LogDensity:
         if indices is not None or not self._chunk:
             return function(position, indices)
         totals: list[Tensor] = []
-        for rows in torch.arange(self._rows, device=self.device).split(self._chunk):
-            weight = len(rows) / self._rows
+        for rows in torch.arange(self.rows, device=self.device).split(self._chunk):
+            weight = len(rows) / self.rows
             parts = [weight * part for part in function(position, rows)]
             totals = [a + b for a, b in zip(totals, parts, strict=True)] if totals else parts
         return tuple(totals)

@@ -151,7 +151,7 @@ class _Rows:
         batch_size: int | None,
         generator: torch.Generator,
     ) -> None:
-        count = density._rows
+        count = density.rows
         judging = round(held_out * count)
         if batch_size is not None and not 1 <= batch_size <= max(count - judging, 1):
             raise UserError(

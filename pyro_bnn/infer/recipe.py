@@ -7,7 +7,7 @@ import json
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -16,6 +16,7 @@ from pyro_bnn.infer.settings import GUIDES, KERNELS, AnyGuide, AnyKernel, HMCSet
 from pyro_bnn.infer.settings.orbit import OrbitSettings
 from pyro_bnn.infer.settings.quotient import QuotientSettings
 from pyro_bnn.infer.settings.start import StartSettings
+from pyro_bnn.logdensity import WORTH_COMPILING
 
 __all__ = ["QuotientSettings", "Recipe", "RunSettings"]
 
@@ -30,6 +31,10 @@ class RunSettings(Table):
     device: str = Field("cpu", description="torch device: cpu, cuda, cuda:1, ...")
     threads: int = Field(
         0, ge=0, description="CPU threads; 0 uses the idle cores, as counted at the start."
+    )
+    compile: Literal["auto", "always", "never"] = Field(
+        "auto",
+        description="Compile the gradient; auto, where the run is long enough to pay for it.",
     )
     segment_draws: int = Field(
         50, ge=1, description="Draws between two saves; a kill loses at most these."
@@ -92,6 +97,15 @@ class Recipe(Table):
                 "a recipe has one method: give the table [kernel] or [guide], not both"
             )
         return tables
+
+    @property
+    def compiles(self) -> bool:
+        """Whether gradients are compiled: a matter of the recipe alone, so that runs repeat."""
+        if self.run.compile == "auto" and self.kernel is not None:
+            steps = self.run.warmup + self.run.draws
+            least = self.run.chains * steps * self.kernel.least_gradients
+            return least >= WORTH_COMPILING
+        return self.run.compile == "always"
 
     @property
     def method(self) -> str:

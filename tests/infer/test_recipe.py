@@ -119,3 +119,20 @@ def test_a_schedule_is_built_from_its_keys():
     tables = {"name": "sgld", "schedule": "polynomial", "power": 0.9}
     kernel = Recipe.parse({"kernel": tables}, "own.toml").kernel.kernel(lambda: None)
     assert kernel.schedule == PolynomialDecay(power=0.9)
+
+
+@pytest.mark.parametrize(
+    ("tables", "compiled"),
+    [
+        ({"kernel": {"name": "hmc", "num_steps": 40}}, False),
+        ({"kernel": {"name": "hmc", "num_steps": 40}, "run": {"draws": 1413}}, True),
+        ({"kernel": {"name": "hmc", "num_steps": 40}, "run": {"draws": 1412}}, False),
+        ({"kernel": {"name": "nuts"}}, False),
+        ({"kernel": {"name": "sgld", "steps_per_draw": 1000}, "run": {"draws": 1000}}, True),
+        ({"kernel": {"name": "hmc"}, "run": {"compile": "always"}}, True),
+        ({"kernel": {"name": "sgld", "steps_per_draw": 10**6}, "run": {"compile": "never"}}, False),
+        ({"guide": {"name": "map"}}, False),
+    ],
+)
+def test_a_run_is_compiled_where_it_is_long_enough(tables, compiled):
+    assert Recipe.parse(tables, "here").compiles is compiled

@@ -45,6 +45,8 @@ def declare(script: ModelScript, recipe: Recipe) -> tuple[LogDensity, Data]:
     )
     if recipe.run.chunk_rows is not None:
         density = density.chunked(recipe.run.chunk_rows)
+    if recipe.compiles:
+        density = density.compiled()
     return density, data
 
 

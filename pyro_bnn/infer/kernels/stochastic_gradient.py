@@ -253,7 +253,7 @@ def _estimate(
 
 
 def _rows_of(density: Any) -> int:
-    rows: int = density._rows
+    rows: int = density.rows
     if rows == 0:
         raise UserError("minibatches need observed data with one row a datum: leave batch_size out")
     return rows

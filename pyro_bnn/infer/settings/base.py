@@ -21,6 +21,11 @@ class KernelSettings(Table):
 
     name: str
 
+    @property
+    def least_gradients(self) -> int:
+        """Gradients that a step costs each chain at least, as far as the settings tell."""
+        return 1
+
     def kernel(self, density: LogDensity) -> Kernel:
         """Build the kernel."""
         raise NotImplementedError

@@ -25,6 +25,11 @@ class HMCSettings(HamiltonianSettings):
         0.0, ge=0, lt=1, description="Relative spread of the number of steps from draw to draw."
     )
 
+    @property
+    def least_gradients(self) -> int:
+        """Gradients that a step costs each chain at least, as far as the settings tell."""
+        return self.num_steps or 1
+
     def kernel(self, density: LogDensity) -> HMC:
         """Build the kernel."""
         return HMC(density, **self.model_dump(exclude={"name"}))

@@ -32,6 +32,11 @@ class MCLMCSettings(KernelSettings):
     adapt_mass_matrix: bool = Field(True, description="Adapt the mass matrix during warm-up.")
     full_mass: bool = Field(False, description="Dense mass matrix; for up to some 500 weights.")
 
+    @property
+    def least_gradients(self) -> int:
+        """Gradients that a step costs each chain at least, as far as the settings tell."""
+        return self.steps_per_draw
+
     def kernel(self, density: LogDensity) -> MCLMC:
         """Build the kernel."""
         return MCLMC(density, **self.model_dump(exclude={"name"}))

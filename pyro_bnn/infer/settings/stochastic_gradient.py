@@ -47,6 +47,11 @@ class StochasticGradientSettings(KernelSettings):
         None, ge=0, lt=1, description="Part of a cycle without noise or draws; 0.8 by default."
     )
 
+    @property
+    def least_gradients(self) -> int:
+        """Gradients that a step costs each chain at least, as far as the settings tell."""
+        return self.steps_per_draw
+
     @model_validator(mode="after")
     def _refuse_keys_of_other_schedules(self) -> Self:
         for schedule, keys in _OF_SCHEDULE.items():
