@@ -64,9 +64,12 @@ ROOMS = [
     "pyro_bnn.nn",
     "pyro_bnn.nn.architectures",
     "pyro_bnn.infer",
+    "pyro_bnn.infer.guides",
     "pyro_bnn.trace",
     "pyro_bnn.symmetry",
     "pyro_bnn.diagnostics",
+    "pyro_bnn.diagnostics.quality",
+    "pyro_bnn.diagnostics.comparison",
 ]
 
 
@@ -122,6 +125,9 @@ def _api_page(name: str) -> str:
     for exported in _exports(module):
         value = getattr(module, exported)
         home = getattr(value, "__module__", name).partition(".")[0]
+        outer = name.rpartition(".")[0]
+        if outer in ROOMS[1:] and exported in _exports(importlib.import_module(outer)):
+            continue  # described on the page of the package around this one
         parts.append(f"## {exported}\n")
         if callable(value) and home != "pyro_bnn":
             parts.append(f"{exported} of `{home}`, unchanged.\n")

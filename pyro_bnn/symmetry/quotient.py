@@ -210,7 +210,7 @@ class Quotient:
         chains : int
             How many chains the draws are of: they matter to matching with the draw before.
         after : dict of str to Tensor, optional
-            `Canonical.last` of the draws before these.
+            ``Canonical.last`` of the draws before these.
         """
         self._check(params)
         if self.permutation == "activation-matching" and self.activations is None:
