@@ -147,7 +147,9 @@ def _exports(module: ModuleType) -> list[str]:
 def _directive(module: str, name: str, value: Any) -> str:
     if inspect.isclass(value):
         # Sphinx would print an attribute that is a class as an alias of a page that is not there.
-        members = ":members:\n   :inherited-members: tuple, Module\n   :exclude-members: state_type\n"
+        members = (
+            ":members:\n   :inherited-members: tuple, Module\n   :exclude-members: state_type\n"
+        )
         return f".. autoclass:: {module}.{name}\n   {members}"
     if callable(value):
         return f".. autofunction:: {module}.{name}\n"

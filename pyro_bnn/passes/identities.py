@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from pyro_bnn.passes.rewrite import call, finish, replace, shape, writes
+from pyro_bnn.passes.rewrite import are_tensors, call, finish, replace, shape, writes
 
 __all__ = ["drop_identities"]
 
@@ -47,7 +46,7 @@ def drop_identities(module: GraphModule) -> None:
 
 def _simpler(module: GraphModule, node: Node) -> Node | None:
     source = node.args[0] if node.args else None
-    if not isinstance(source, Node) or not isinstance(source.meta.get("val"), Tensor):
+    if not isinstance(source, Node) or not are_tensors([source, node]):
         return None
     alike = shape(source) == shape(node) and source.meta["val"].dtype == node.meta["val"].dtype
     if alike and node.target in _RESHAPES:

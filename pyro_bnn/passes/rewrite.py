@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 
 __all__ = [
     "SAME_ORDER",
+    "are_tensors",
     "attribute",
     "call",
     "constant",
@@ -100,7 +101,7 @@ def renew_shapes(module: GraphModule) -> None:
     changed: set[Node] = set()
     for node in module.graph.nodes:
         sources = node.all_input_nodes
-        if node.op != "call_function" or not _are_tensors([node, *sources]):
+        if node.op != "call_function" or not are_tensors([node, *sources]):
             continue
         if any(source in changed or _MADE in source.meta for source in sources):
             before = node.meta["val"].stride()
@@ -114,7 +115,8 @@ def renew_shapes(module: GraphModule) -> None:
                 changed.add(node)
 
 
-def _are_tensors(nodes: Iterable[Node]) -> bool:
+def are_tensors(nodes: Iterable[Node]) -> bool:
+    """Whether each of the nodes computes one tensor, and says of what shape."""
     return all(isinstance(node.meta.get("val"), Tensor) for node in nodes)
 
 
