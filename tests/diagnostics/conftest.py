@@ -180,7 +180,7 @@ def _elsewhere(rng: np.random.Generator, predictions: xr.Dataset) -> xr.Dataset:
     return xr.Dataset({"mean": (mean.dims, values)}, attrs=attrs)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_trace() -> Callable[..., xr.DataTree]:
     return network_trace
 

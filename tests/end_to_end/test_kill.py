@@ -17,8 +17,8 @@ from pyro_bnn.trace import open_trace, segment_paths
 ARGUMENTS = [
     "models/diabetes_mlp.py",
     "--chains=4",
-    "--warmup=60",
-    "--draws=240",
+    "--warmup=20",
+    "--draws=280",
     "--set=kernel.num_steps=6",
     "--set=run.segment_draws=4",
     "--set=run.threads=1",

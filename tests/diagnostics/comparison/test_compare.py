@@ -27,12 +27,10 @@ def run(make_trace: MakeTrace, seed: int = 0, method: str = "hmc", **sizes: int)
 
 
 @pytest.fixture(scope="module")
-def two() -> dict[str, xr.DataTree]:
-    from conftest import network_trace
-
+def two(make_trace: MakeTrace) -> dict[str, xr.DataTree]:
     return {
-        "first_hmc": run(network_trace, draws=30),
-        "nuts": run(network_trace, 1, "nuts", draws=30),
+        "first_hmc": run(make_trace, draws=30),
+        "nuts": run(make_trace, 1, "nuts", draws=30),
     }
 
 
