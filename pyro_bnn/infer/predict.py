@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import pyro
 import pyro.distributions as dist
 import torch
 from pyro.distributions.torch_distribution import MaskedDistribution
@@ -14,7 +13,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from pyro_bnn.errors import UserError
-from pyro_bnn.handlers import batchable
+from pyro_bnn.handlers import batchable, without_validation
 from pyro_bnn.logdensity import LogDensity
 
 __all__ = ["Predictions", "likelihood_kind", "predict"]
@@ -53,7 +52,7 @@ def likelihood_kind(density: LogDensity, x: Tensor, y: Tensor) -> str:
     values = {name: torch.zeros(site.unconstrained_shape) for name, site in density.sites.items()}
     position = density.flatten({name: v[None].to(density.device) for name, v in values.items()})
     point = {n: v[0] for n, v in density.constrain(position.to(density.dtype)).items()}
-    with pyro.validation_enabled(False):
+    with without_validation():
         node = _observed(density, point, x, y)
     if node["log_prob"].shape != y.shape[:1]:
         raise UserError(

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-import pyro
 import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from pyro_bnn.handlers import without_validation
 from pyro_bnn.infer.guides.training import Training
 from pyro_bnn.logdensity import LogDensity
 
-__all__ = ["Descent", "Objective", "Parameters", "count_rows", "nodes_at_zero"]
+__all__ = ["Descent", "Objective", "Parameters", "nodes_at_zero"]
 
 Parameters = dict[str, Tensor]
 
@@ -73,7 +73,7 @@ class Descent:
         self._objective = objective
         self._density = density
         self._sources = sources
-        self._rows = count_rows(density)
+        self._rows = max(density.rows, 1)
         self._pull: Callable[[Tensor], Tensor] | None = None
         self.parameters = {name: value.detach().clone() for name, value in parameters.items()}
         self.memory: Parameters = {}
@@ -196,13 +196,6 @@ def nodes_at_zero(density: LogDensity) -> Mapping[str, Any]:
     """Run the model once, its sites at zero in unconstrained space, and return its sites."""
     zeros = torch.zeros((1, density.dim), dtype=density.dtype, device=density.device)
     values = {name: value[0] for name, value in density.constrain(zeros).items()}
-    with pyro.validation_enabled(False):
+    with without_validation():
         nodes: Mapping[str, Any] = density.trace_at(values).nodes
     return nodes
-
-
-def count_rows(density: LogDensity) -> int:
-    """Count the rows of data that a density observes; 1 if it observes none."""
-    nodes = nodes_at_zero(density)
-    shapes = [nodes[name]["value"].shape for name in density.observed]
-    return next((shape[0] for shape in shapes if shape), 1)

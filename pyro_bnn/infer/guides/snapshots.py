@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pyro_bnn.errors import UserError
-from pyro_bnn.infer.guides.descent import Parameters, count_rows
+from pyro_bnn.infer.guides.descent import Parameters
 from pyro_bnn.infer.guides.guide import Guide
 from pyro_bnn.infer.kernels.kernel import Kernel
 from pyro_bnn.infer.mcmc import MCMC
@@ -71,7 +71,7 @@ class Snapshots(Guide):
             )
             mcmc.run()
             position = density.unconstrain(mcmc.get_samples())
-            energy = density.potential(position) / count_rows(density)
+            energy = density.potential(position) / max(density.rows, 1)
             halves = energy.tensor_split(2) if len(energy) > 1 else [energy, energy]
             draws.append(position)
             losses.append(torch.stack([half.mean() for half in halves]))
