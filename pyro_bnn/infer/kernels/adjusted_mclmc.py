@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch import Tensor
 from pyro_bnn.errors import UserError
 from pyro_bnn.infer.adaptation.trajectory import TrajectoryWarmup
 from pyro_bnn.infer.adaptation.warmup import acceptance_of, search_step_size
-from pyro_bnn.infer.kernels.hamiltonian import DIVERGENCE, Density, Info, Trajectory
+from pyro_bnn.infer.kernels.hamiltonian import Density, Info, Trajectory
 from pyro_bnn.infer.kernels.hamiltonian_kernel import HamiltonianKernel
 from pyro_bnn.infer.kernels.isokinetic import (
     GRADIENTS_PER_STEP,
@@ -21,6 +20,7 @@ from pyro_bnn.infer.kernels.isokinetic import (
     refuse_one_dimension,
     spread,
 )
+from pyro_bnn.infer.kernels.metropolis import accept_or_reject
 from pyro_bnn.infer.kernels.trajectory import TrajectoryState, count_steps
 from pyro_bnn.logdensity import LogDensity
 
@@ -110,28 +110,11 @@ class AdjustedMCLMC(HamiltonianKernel):
                 position, direction, gradient, density, state.step_size, root
             )
             rise = rise + kinetic
-        rise = torch.nan_to_num(rise + potential, nan=math.inf)
-        acceptance = torch.exp(-rise).clamp(max=1.0)
-        uniform = torch.rand(rise.shape, dtype=rise.dtype, device=rise.device, generator=generator)
-        accepted = uniform < acceptance
-
-        chosen = accepted[:, None]
-        new = state._replace(
-            position=torch.where(chosen, position, state.position),
-            potential=torch.where(accepted, potential, state.potential),
-            gradient=torch.where(chosen, gradient, state.gradient),
-            draws=state.draws + 1,
-        )
-        step_size = state.step_size.expand(rise.shape)
-        stats: dict[str, Tensor] = {
-            "lp": -new.potential,
-            "acceptance_rate": acceptance,
-            "diverging": rise > DIVERGENCE,
-            "n_steps": torch.full_like(rise, steps, dtype=torch.int32),
-            "step_size": step_size,
-        }
+        end = position, potential, gradient
+        new, _, stats = accept_or_reject(state, end, rise + potential, steps, generator)
+        new = new._replace(draws=state.draws + 1)
         velocity = spread(direction, root)
-        trajectory = Trajectory(state.position, position, velocity, steps * step_size)
+        trajectory = Trajectory(state.position, position, velocity, steps * stats["step_size"])
         return new, Info(stats, GRADIENTS_PER_STEP * steps, trajectory)
 
     def warmup(self, num_steps: int) -> TrajectoryWarmup:

@@ -7,11 +7,9 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
 
 from pyro_bnn.errors import UserError
 from pyro_bnn.infer.kernels.hamiltonian import (
-    DIVERGENCE,
     Density,
     Info,
     State,
@@ -19,6 +17,7 @@ from pyro_bnn.infer.kernels.hamiltonian import (
     leapfrog,
 )
 from pyro_bnn.infer.kernels.hamiltonian_kernel import HamiltonianKernel
+from pyro_bnn.infer.kernels.metropolis import accept_or_reject
 from pyro_bnn.infer.kernels.trajectory import TrajectoryState
 from pyro_bnn.logdensity import LogDensity
 
@@ -140,26 +139,9 @@ def metropolis_step(
             position, momentum, gradient, density, state.step_size, state.metric
         )
     rise = potential + state.metric.kinetic_energy(momentum) - start
-    rise = torch.nan_to_num(rise, nan=math.inf)
-    acceptance = torch.exp(-rise).clamp(max=1.0)
-    uniform = torch.rand(rise.shape, dtype=rise.dtype, device=rise.device, generator=generator)
-    accepted = uniform < acceptance
-
-    chosen = accepted[:, None]
-    new = state._replace(
-        position=torch.where(chosen, position, state.position),
-        potential=torch.where(accepted, potential, state.potential),
-        gradient=torch.where(chosen, gradient, state.gradient),
-    )
-    step_size = state.step_size.expand(rise.shape)
-    stats: dict[str, Tensor] = {
-        "lp": -new.potential,
-        "acceptance_rate": acceptance,
-        "diverging": rise > DIVERGENCE,
-        "energy": torch.where(accepted, start + rise, start),
-        "n_steps": torch.full_like(rise, steps, dtype=torch.int32),
-        "step_size": step_size,
-    }
+    end = position, potential, gradient
+    new, accepted, stats = accept_or_reject(state, end, rise, steps, generator)
+    stats["energy"] = torch.where(accepted, start + rise, start)
     velocity = state.metric.velocity(momentum)
-    trajectory = Trajectory(state.position, position, velocity, steps * step_size)
+    trajectory = Trajectory(state.position, position, velocity, steps * stats["step_size"])
     return new, Info(stats, steps, trajectory)
