@@ -31,13 +31,16 @@ from pyro_bnn.handlers import (
     without_validation,
 )
 
-__all__ = ["WORTH_COMPILING", "LogDensity", "Site"]
+__all__ = ["WORTH_COMPILING", "LogDensity", "Rows", "Site"]
 
 # Chain-gradients from which on a run earns back the time of a compilation that starts from cold,
 # by the figures of benchmarks/gradient_vs_jax.py.
 WORTH_COMPILING = 500_000
 
 Position = TypeVar("Position", Tensor, Mapping[str, Tensor])
+
+Rows = Tensor | tuple[Tensor, ...]
+"""A minibatch: the numbers of its rows, or the rows themselves, one tensor for each of data."""
 
 
 @dataclass(frozen=True)
@@ -261,7 +264,7 @@ class LogDensity:
         return self._over_chunks(self._batched(self._potential), self._flat(position), indices)[0]
 
     def value_and_grad(
-        self, position: Position, indices: Tensor | None = None
+        self, position: Position, indices: Rows | None = None
     ) -> tuple[Tensor, Position]:
         """Potential energy and its gradient for every chain.
 
@@ -269,11 +272,13 @@ class LogDensity:
         ----------
         position : Tensor or mapping
             Flat ``(chain, dim)``, or a dict of site tensors.
-        indices : Tensor, optional
+        indices : Tensor or tuple of Tensor, optional
             Rows of the data to use, ``(batch,)`` for all chains or ``(chain, batch)``, one set a
-            chain; every argument of the model with as many rows as are observed is indexed. The
-            likelihood is scaled by N / B, as Pyro's subsampled plates do. Without it, the whole
-            data set, also where the model's plate subsamples.
+            chain; every argument of the model with as many rows as are observed is indexed. Or
+            the rows themselves, as augmentation makes them: a tensor ``(chain, batch, ...)`` in
+            place of each of these arguments. The likelihood is scaled by N / B, as Pyro's
+            subsampled plates do. Without it, the whole data set, also where the model's plate
+            subsamples.
 
         Returns
         -------
@@ -412,6 +417,22 @@ class LogDensity:
         graph.meta["sites"] = names
         return graph
 
+    def minibatch(self, indices: Rows | None) -> tuple[tuple[Any, ...], dict[str, Any], float]:
+        """Return the model's arguments for a minibatch without a chain axis, and N / B."""
+        if indices is None or (self._subsample_plates and isinstance(indices, Tensor)):
+            return self.args, self.kwargs, 1.0
+        rows = self.rows
+        given = None if isinstance(indices, Tensor) else iter(indices)
+        size = indices.shape[-1] if isinstance(indices, Tensor) else len(indices[0])
+
+        def pick(leaf: Any) -> Any:
+            if not (isinstance(leaf, Tensor) and leaf.ndim > 0 and leaf.shape[0] == rows):
+                return leaf
+            return leaf[indices] if given is None else next(given)
+
+        args, kwargs = pytree.tree_map(pick, (self.args, self.kwargs))
+        return args, kwargs, rows / size
+
     # Private
 
     @property
@@ -470,7 +491,7 @@ class LogDensity:
                 draws.append({name: node["value"] for name, node in latent_nodes(trace)})
         return self.unconstrain({n: torch.stack([draw[n] for draw in draws]) for n in self.sites})
 
-    def _parts(self, z: Tensor, indices: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _parts(self, z: Tensor, indices: Rows | None) -> tuple[Tensor, Tensor]:
         """Log prior and log likelihood of one chain's flat position ``(dim,)``."""
         pieces = torch.split(z, [site.stop - site.start for site in self.sites.values()])
         values: dict[str, Tensor] = {}
@@ -483,45 +504,34 @@ class LogDensity:
                     log_det
                     + site.transform.log_abs_det_jacobian(unconstrained, values[site.name]).sum()
                 )
-        args, kwargs, scale = self._batch(indices)
-        trace = run_model(self.model, values, args, kwargs, indices)
+        chosen = indices if isinstance(indices, Tensor) else None
+        args, kwargs, scale = self.minibatch(indices)
+        trace = run_model(self.model, values, args, kwargs, chosen)
         prior = sum((trace.nodes[name]["log_prob_sum"] for name in self.sites), log_det)
         return prior, sum_log_likelihood(trace, self.sites) * scale
 
-    def _batch(self, indices: Tensor | None) -> tuple[tuple[Any, ...], dict[str, Any], float]:
-        if indices is None or self._subsample_plates:
-            return self.args, self.kwargs, 1.0
-        rows = self.rows
-
-        def pick(leaf: Any) -> Any:
-            is_data = isinstance(leaf, Tensor) and leaf.ndim > 0 and leaf.shape[0] == rows
-            return leaf[indices] if is_data else leaf
-
-        args, kwargs = pytree.tree_map(pick, (self.args, self.kwargs))
-        return args, kwargs, rows / indices.shape[-1]
-
-    def _potential(self, z: Tensor, indices: Tensor | None) -> Tensor:
+    def _potential(self, z: Tensor, indices: Rows | None) -> Tensor:
         prior, likelihood = self._parts(z, indices)
         return -(prior + likelihood / self.likelihood_temperature) / self.posterior_temperature
 
     def _batched(
-        self, function: Callable[[Tensor, Tensor | None], Tensor]
-    ) -> Callable[[Tensor, Tensor | None], tuple[Tensor, ...]]:
-        def evaluate(position: Tensor, indices: Tensor | None) -> tuple[Tensor, ...]:
+        self, function: Callable[[Tensor, Rows | None], Tensor]
+    ) -> Callable[[Tensor, Rows | None], tuple[Tensor, ...]]:
+        def evaluate(position: Tensor, indices: Rows | None) -> tuple[Tensor, ...]:
             with batchable():
                 return (vmap(lambda z: function(z, indices))(position),)
 
         return evaluate
 
-    def _gradient(self, position: Tensor, indices: Tensor | None) -> tuple[Tensor, ...]:
-        tensors = (position,) if indices is None else (position, indices)
-        return self._gradient_function(position, indices)(*tensors)
+    def _gradient(self, position: Tensor, indices: Rows | None) -> tuple[Tensor, ...]:
+        rows = _as_tuple(indices)
+        return self._gradient_function(position, indices)(position, *rows)
 
     def _over_chunks(
         self,
-        function: Callable[[Tensor, Tensor | None], tuple[Tensor, ...]],
+        function: Callable[[Tensor, Rows | None], tuple[Tensor, ...]],
         position: Tensor,
-        indices: Tensor | None,
+        indices: Rows | None,
     ) -> tuple[Tensor, ...]:
         """Add up a function of the rows over chunks of all rows, where these are set.
 
@@ -538,25 +548,26 @@ class LogDensity:
         return tuple(totals)
 
     def _gradient_function(
-        self, position: Tensor, indices: Tensor | None
+        self, position: Tensor, indices: Rows | None
     ) -> Callable[..., tuple[Tensor, Tensor]]:
-        key = (position.shape, position.dtype, None if indices is None else indices.shape)
+        shapes = tuple(tensor.shape for tensor in _as_tuple(indices))
+        key = (position.shape, position.dtype, isinstance(indices, Tensor), *shapes)
         if key not in self._graphs:
             self._graphs[key] = self._trace_gradient(position, indices)
         return self._graphs[key]
 
     def _trace_gradient(
-        self, position: Tensor, indices: Tensor | None
+        self, position: Tensor, indices: Rows | None
     ) -> Callable[..., tuple[Tensor, Tensor]]:
-        def full(z: Tensor) -> Tensor:
-            return self._potential(z, None)
+        def potential(z: Tensor, *rows: Tensor) -> Tensor:
+            if indices is None:
+                return self._potential(z, None)
+            return self._potential(z, rows[0] if isinstance(indices, Tensor) else rows)
 
-        inputs: tuple[Tensor, ...] = (position,)
-        plain: Callable[..., Any] = vmap(grad_and_value(full))
-        if indices is not None:
-            inputs = (position, indices)
-            rows = 0 if indices.ndim == 2 else None
-            plain = vmap(grad_and_value(self._potential), in_dims=(0, rows))
+        inputs = (position, *_as_tuple(indices))
+        shared = isinstance(indices, Tensor) and indices.ndim == 1
+        in_dims = (0, *(None if shared else 0 for _ in inputs[1:]))
+        plain: Callable[..., Any] = vmap(grad_and_value(potential), in_dims=in_dims)
 
         def swapped(*tensors: Tensor) -> tuple[Tensor, Tensor]:
             with batchable():
@@ -610,6 +621,12 @@ def _refuse_broadcast(name: str, node: Node, shapes: str) -> None:
             f"likelihood of shape {tuple(fn.batch_shape + fn.event_shape)}; the data are of "
             f"shape {shapes}: make their rows agree"
         )
+
+
+def _as_tuple(indices: Rows | None) -> tuple[Tensor, ...]:
+    if indices is None:
+        return ()
+    return (indices,) if isinstance(indices, Tensor) else tuple(indices)
 
 
 def _is_identity(transform: Transform) -> bool:
