@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pyro_bnn.trace.assemble import GroupAppender, add_groups, assemble
 from pyro_bnn.trace.checkpoints import export_checkpoints, import_checkpoints, write_trace
+from pyro_bnn.trace.collection import Collection, CollectionWriter
 from pyro_bnn.trace.convert import from_pyro
 from pyro_bnn.trace.reader import open_trace
 from pyro_bnn.trace.schema import encode_attrs, site_dataset
@@ -11,6 +12,8 @@ from pyro_bnn.trace.segments import SegmentWriter, discard_segments, segment_pat
 from pyro_bnn.trace.state import load_state, save_state
 
 __all__ = [
+    "Collection",
+    "CollectionWriter",
     "GroupAppender",
     "SegmentWriter",
     "add_groups",

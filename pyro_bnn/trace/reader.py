@@ -10,6 +10,7 @@ import netCDF4
 import xarray as xr
 
 from pyro_bnn.errors import UserError
+from pyro_bnn.trace.collection import Collection, is_collection
 from pyro_bnn.trace.netcdf import chunk_layout, small_chunk_cache
 from pyro_bnn.trace.segments import segment_paths
 
@@ -23,8 +24,8 @@ def open_trace(path: str | Path, chunks: Chunks = "auto") -> xr.DataTree:
     ----------
     path
         A run directory (its ``trace.nc``; while the run is unfinished, its segments one after
-        another), a NetCDF file, or a zarr store, by this package or any other that follows
-        ArviZ's schema.
+        another), a collection (its members that are whole), a NetCDF file, or a zarr store, by
+        this package or any other that follows ArviZ's schema.
     chunks
         Chunks of the dask arrays as in `xarray.open_dataset`. ``"auto"``: in each group whole
         blocks of draws, as stored, the same for all its variables; ``None``: no dask.
@@ -46,6 +47,8 @@ def open_trace(path: str | Path, chunks: Chunks = "auto") -> xr.DataTree:
         return _open_file(path, chunks)
     if (path / "trace.nc").is_file():
         return _open_file(path / "trace.nc", chunks)
+    if is_collection(path):
+        return Collection.open(path).datatree(chunks)
     if segments := segment_paths(path):
         return _open_segments(segments, chunks)
     if any((path / name).exists() for name in ("zarr.json", ".zgroup", ".zmetadata")):

@@ -1,0 +1,285 @@
+"""A collection of networks on disk: listed, filtered, opened lazily, verified."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Self
+
+import numpy as np
+import xarray as xr
+
+from pyro_bnn.errors import UserError
+from pyro_bnn.trace.collection.arrays import MemberFile, member_dataset
+from pyro_bnn.trace.collection.manifest import Record, manifest_records
+from pyro_bnn.trace.collection.tensors import read_header
+from pyro_bnn.trace.collection.writer import HEAD, MEMBERS
+
+__all__ = ["CANONICAL", "Collection", "is_collection"]
+
+CANONICAL = "canonical"
+"""The folder inside of a collection that holds its canonical members, a collection too."""
+
+SIDE_GROUPS = ("symmetry", "canonical_prior", "predictions", "predictions_constant_data")
+"""Groups that lie beside the members, ``<group>.nc`` each."""
+
+Verify = Literal["checksum", "size"]
+
+_THREADS = 4
+_ANY: Mapping[str, Any] = {}
+
+
+def is_collection(path: str | Path) -> bool:
+    """Whether a directory holds a collection."""
+    return (Path(path) / HEAD).is_file()
+
+
+class _Site(NamedTuple):
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Members of one model, in the order of their names.
+
+    Attributes
+    ----------
+    directory : Path
+        Where it is.
+    records : tuple of Record
+        The members that are whole: name, seed, recipe, metrics, hash.
+    skipped : dict of str to str
+        What was found damaged or half written and is left out, and why.
+    """
+
+    directory: Path
+    records: tuple[Record, ...]
+    skipped: Mapping[str, str]
+    _sites: Mapping[str, _Site]
+    _dims: Mapping[str, Sequence[str]]
+    _files: Mapping[str, MemberFile]
+
+    @classmethod
+    def open(cls, directory: str | Path, verify: Verify = "checksum") -> Self:
+        """Read the manifests and verify every member.
+
+        Parameters
+        ----------
+        directory : path
+            The collection. Writers may be at it: what they had appended is seen.
+        verify : {"checksum", "size"}
+            Compare every file with its SHA-256, which reads them all; or its size and the shapes
+            in its head only.
+
+        Raises
+        ------
+        UserError
+            If there is no collection.
+        """
+        directory = Path(directory)
+        if not is_collection(directory):
+            raise UserError(f"{directory} holds no collection: it has no file {HEAD}")
+        head = json.loads((directory / HEAD).read_text(encoding="utf-8"))
+        sites = {
+            name: _Site(tuple(s["shape"]), np.dtype(np.float64 if s["double"] else np.float32))
+            for name, s in head["sites"].items()
+        }
+        lines: dict[str, list[Record]] = {}
+        skipped: dict[str, str] = {}
+        for where, record in manifest_records(directory):
+            if record is None:
+                skipped[where] = "the line of the manifest cannot be read"
+            else:
+                lines.setdefault(record.name, []).append(record)
+        skipped |= _unrecorded(directory, lines)
+
+        def check(name: str) -> tuple[Record, MemberFile] | str:
+            return _checked(directory, lines[name], sites, verify)
+
+        records, files = [], {}
+        with ThreadPoolExecutor(_THREADS) as pool:
+            for name, found in zip(sorted(lines), pool.map(check, sorted(lines)), strict=True):
+                if isinstance(found, str):
+                    skipped[name] = found
+                else:
+                    records.append(found[0])
+                    files[name] = found[1]
+        return cls(directory, tuple(records), skipped, sites, head["dims"], files)
+
+    def __len__(self) -> int:
+        """Return the number of members."""
+        return len(self.records)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the members, in order."""
+        return [record.name for record in self.records]
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each site."""
+        return {name: site.shape for name, site in self._sites.items()}
+
+    @property
+    def member_bytes(self) -> int:
+        """What one member weighs in memory."""
+        return sum(
+            site.dtype.itemsize * int(np.prod(site.shape, dtype=np.int64))
+            for site in self._sites.values()
+        )
+
+    def select(
+        self,
+        names: Sequence[str] | None = None,
+        *,
+        seeds: Sequence[int] | range | None = None,
+        recipe: Mapping[str, Any] = _ANY,
+        metrics: Mapping[str, tuple[float | None, float | None]] | None = None,
+        where: Callable[[Record], bool] | None = None,
+    ) -> Self:
+        """Return the members that fit all that is given.
+
+        Parameters
+        ----------
+        names : sequence of str, optional
+            These members.
+        seeds : sequence of int or range, optional
+            Trained with one of these seeds.
+        recipe : mapping
+            Values that their recipe has; nested tables by dotted keys (``"run.chains"``).
+        metrics : mapping of str to (least, most), optional
+            Closed ranges, None for no limit; a member that lacks the metric does not fit.
+        where : callable, optional
+            Any other condition on a record.
+        """
+        wanted = None if names is None else set(names)
+        among = None if seeds is None else set(seeds)
+
+        def fits(record: Record) -> bool:
+            return (
+                (wanted is None or record.name in wanted)
+                and (among is None or record.seed in among)
+                and all(_looked_up(record.recipe, key) == v for key, v in recipe.items())
+                and all(_within(record.metrics.get(k), *r) for k, r in (metrics or {}).items())
+                and (where is None or where(record))
+            )
+
+        return replace(self, records=tuple(filter(fits, self.records)))
+
+    def dataset(self, chunks: Any = "auto") -> xr.Dataset:
+        """Return the weights lazily: a member is a chain of one draw, ``member`` names it.
+
+        Parameters
+        ----------
+        chunks
+            ``"auto"``: dask arrays, chunks of whole members of at most 4 MiB a site; a mapping
+            for `xarray.Dataset.chunk`; None: read when indexed, without dask.
+        """
+        files = [self._files[name] for name in self.names]
+        return member_dataset(files, self.names, self._sites, self._dims, chunks)
+
+    def datatree(self, chunks: Any = "auto") -> xr.DataTree:
+        """Return a trace: ``posterior``, and what a quotient has added to the collection.
+
+        A member that the quotient has not seen yet is left out of all groups, once there is one.
+        """
+        groups: dict[str, xr.Dataset] = {}
+        shown = self
+        side = {
+            name: self.directory / f"{name}.nc"
+            for name in SIDE_GROUPS
+            if (self.directory / f"{name}.nc").is_file()
+        }
+        for name, path in side.items():
+            opened = xr.open_dataset(path, engine="netcdf4", chunks=None, cache=False)
+            groups[name] = opened if chunks is None else opened.chunk(chunks)
+        for data in groups.values():
+            if "member" in data.coords:
+                shown = shown.select([str(name) for name in data["member"].to_numpy()])
+        if is_collection(self.directory / CANONICAL):
+            canonical = Collection.open(self.directory / CANONICAL, verify="size")
+            shown = shown.select(canonical.names)
+            groups["canonical_posterior"] = canonical.select(shown.names).dataset(chunks)
+        for name, data in groups.items():
+            if "member" in data.coords and name in side:
+                kept = np.isin(data["member"].to_numpy().astype(str), shown.names)
+                groups[name] = data.isel(chain=kept).assign_coords(chain=np.arange(len(shown)))
+        tree = xr.DataTree.from_dict({"posterior": shown.dataset(chunks), **groups})
+        tree.attrs.update(source=str(self.directory), method="collection")
+        return tree
+
+    def blocks(self, block_bytes: int = 2**22) -> Iterator[list[str]]:
+        """Cut the members into blocks of about so many bytes, one member at least."""
+        each = max(1, block_bytes // max(1, self.member_bytes))
+        for start in range(0, len(self), each):
+            yield self.names[start : start + each]
+
+    def export(self, folder: str | Path) -> list[Path]:
+        """Copy the members as ``<name>.safetensors``, and their lines as ``manifest.jsonl``."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = [folder / f"{name}.safetensors" for name in self.names]
+        for name, path in zip(self.names, paths, strict=True):
+            shutil.copyfile(self._files[name].path, path)
+        lines = "".join(f"{json.dumps(asdict(record))}\n" for record in self.records)
+        (folder / "manifest.jsonl").write_text(lines, encoding="utf-8")
+        return paths
+
+
+def _checked(
+    directory: Path, records: Sequence[Record], sites: Mapping[str, _Site], verify: Verify
+) -> tuple[Record, MemberFile] | str:
+    """Find the line that a member's file agrees with; if there is none, say what is wrong."""
+    path = directory / MEMBERS / f"{records[-1].name}.safetensors"
+    try:
+        size = path.stat().st_size
+    except OSError:
+        return "its file is missing"
+    fitting = [record for record in records if record.size == size]
+    if not fitting:
+        return f"its file has {size:,} bytes, not {records[-1].size:,}"
+    if verify == "checksum":
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        fitting = [record for record in fitting if record.sha256 == digest]
+    if not fitting:
+        return "its file is not what was written: the checksum differs"
+    try:
+        header = read_header(path)
+    except (OSError, ValueError) as error:
+        return f"its file cannot be read: {error}"
+    for name, site in sites.items():
+        if name not in header.places or header.places[name].shape != site.shape:
+            return f"it has no '{name}' of shape {site.shape}"
+    return fitting[-1], MemberFile(path, header)
+
+
+def _unrecorded(directory: Path, lines: Mapping[str, Any]) -> dict[str, str]:
+    """Name files that a killed writer, or one that is at work, has left without a line."""
+    found = {}
+    for path in sorted((directory / MEMBERS).glob("*")):
+        if path.suffix == ".safetensors":
+            if path.stem not in lines:
+                found[path.stem] = "its writer ended before the manifest named it"
+        else:
+            found[path.name] = "it is half written"
+    return found
+
+
+def _looked_up(recipe: Mapping[str, Any], key: str) -> Any:
+    value: Any = recipe
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def _within(value: float | None, least: float | None, most: float | None) -> bool:
+    if value is None or value != value:
+        return False
+    return (least is None or value >= least) and (most is None or value <= most)
