@@ -92,6 +92,21 @@ def test_links_to_files_lead_somewhere(page):
             assert (page.parent / target).exists(), target
 
 
+def test_the_files_that_the_architecture_names_exist():
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    picture = (ROOT / "docs" / "draw.svg").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([\w/]+(?:\.py|/))`", page))
+    named |= {
+        name.strip()
+        for text in re.findall(r'class="name ink"[^>]*>([^<]+)<', picture)[1:]
+        for name in text.split(",")
+    }
+    assert len(named) > 30
+    places = (ROOT / "pyro_bnn", ROOT, ROOT / "pyro_bnn" / "infer" / "kernels")
+    missing = {name for name in named if not any((place / name).exists() for place in places)}
+    assert missing <= {"model.py"}  # in a run directory
+
+
 def test_the_shell_commands_of_the_pages_name_options_that_exist():
     lines = [
         line.partition("pyro-bnn ")[2]
