@@ -10,6 +10,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from pyro_bnn import Data, Split
+from pyro_bnn.corruption import image_corruptions
 from pyro_bnn.nn import Normal, lift
 
 net = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
@@ -23,10 +24,17 @@ def model(x, y=None):
 
 
 def data():
-    """Split 1,437 / 360; pixels are scaled to [0, 1]."""
+    """Split 1,437 / 360; pixels are scaled to [0, 1]. Elsewhere: test images, pixels shuffled."""
     images, labels = load_digits(return_X_y=True)
     x = torch.tensor(images / 16.0, dtype=torch.float32)
     y = torch.tensor(labels)
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
     test, train = order[:360], order[360:]
-    return Data(Split(x[train], y[train]), Split(x[test], y[test]), name="scikit-learn digits")
+    shuffled = x[test][:, torch.randperm(64, generator=torch.Generator().manual_seed(1))]
+    return Data(
+        Split(x[train], y[train]),
+        Split(x[test], y[test]),
+        {"shuffled pixels": Split(shuffled, y[test])},
+        name="scikit-learn digits",
+        corruptions=image_corruptions((8, 8)),
+    )

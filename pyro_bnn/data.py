@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
+from pyro_bnn.corruption import Corruption, table_corruptions
 from pyro_bnn.errors import UserError
 
 __all__ = ["Data", "Split", "standardised_split"]
@@ -69,12 +70,16 @@ class Data:
         Inputs from elsewhere, by name.
     name : str
         Said in the report.
+    corruptions : mapping of str to callable
+        Ways to corrupt the test inputs, by name, under which predictions are judged too:
+        ``pyro_bnn.corruption`` has those of images and of tables.
     """
 
     train: Split
     test: Split
     ood: Mapping[str, Split] = field(default_factory=dict)
     name: str = ""
+    corruptions: Mapping[str, Corruption] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, split in {"test": self.test, **self.ood}.items():
@@ -87,7 +92,7 @@ class Data:
     def to(self, device: torch.device | str) -> Data:
         """Return all splits on another device."""
         ood = {name: split.to(device) for name, split in self.ood.items()}
-        return Data(self.train.to(device), self.test.to(device), ood, self.name)
+        return replace(self, train=self.train.to(device), test=self.test.to(device), ood=ood)
 
 
 def standardised_split(
@@ -126,4 +131,9 @@ def standardised_split(
 
     x = standard(x)
     y = standard(y) if standardise_y else y
-    return Data(Split(x[train], y[train]), Split(x[test], y[test]), name=name)
+    return Data(
+        Split(x[train], y[train]),
+        Split(x[test], y[test]),
+        name=name,
+        corruptions=table_corruptions(x[train]),
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pyro.distributions as dist
@@ -16,7 +16,9 @@ from pyro_bnn.errors import UserError
 from pyro_bnn.handlers import batchable, without_validation
 from pyro_bnn.logdensity import LogDensity
 
-__all__ = ["Predictions", "likelihood_kind", "predict"]
+__all__ = ["Predictions", "likelihood_kind", "predict", "predict_in_chunks"]
+
+_CHUNK_SCALARS = 2**20  # of inputs, over draws and rows: 256 MiB of activations
 
 
 class Predictions(NamedTuple):
@@ -95,6 +97,43 @@ def predict(density: LogDensity, values: Mapping[str, Tensor], x: Tensor, y: Ten
 
     with batchable(), torch.no_grad():
         return Predictions(**vmap(one)(*(values[name] for name in names)))
+
+
+def predict_in_chunks(
+    density: LogDensity, values: Mapping[str, Tensor], x: Tensor, y: Tensor
+) -> Predictions:
+    """Do what `predict` does, a chunk of draws and rows at a time.
+
+    Activations of a row are taken to be 64 times as many as its input's numbers; a chunk is so
+    many draws and rows that they weigh 256 MiB in single precision.
+
+    Parameters
+    ----------
+    density : LogDensity
+        Of the model ``model(x, y)``.
+    values : mapping
+        Constrained site values ``(draw, *shape)``, one draw at least.
+    x, y : Tensor
+        Inputs and targets ``(data, ...)``.
+    """
+    pairs = max(1, _CHUNK_SCALARS // max(1, x[0].numel()))
+    rows = min(len(x), pairs)
+    step = max(1, pairs // rows)
+    count = len(next(iter(values.values())))
+    parts = []
+    for start in range(0, count, step):
+        some = {name: tensor[start : start + step] for name, tensor in values.items()}
+        blocks = [
+            predict(density, some, *one) for one in zip(x.split(rows), y.split(rows), strict=True)
+        ]
+        parts.append(_joined(blocks, 1))
+    return _joined(parts, 0)
+
+
+def _joined(parts: Sequence[Predictions], axis: int) -> Predictions:
+    """Concatenate; a field is missing from all or from none."""
+    fields = zip(*parts, strict=True)
+    return Predictions(*(None if f[0] is None else torch.cat(f, axis) for f in fields))  # type: ignore[arg-type]
 
 
 def _observed(

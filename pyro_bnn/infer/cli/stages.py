@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -13,9 +12,10 @@ import xarray as xr
 from torch import Tensor
 
 import pyro_bnn
-from pyro_bnn.data import Data, Split
+from pyro_bnn.data import Data
 from pyro_bnn.diagnostics import diagnose, summarize, write_report, write_summary
 from pyro_bnn.errors import UserError
+from pyro_bnn.infer.cli.predicting import record_corrupted, record_predictions
 from pyro_bnn.infer.cli.rundir import RunDirectory
 from pyro_bnn.infer.cli.script import ModelScript
 from pyro_bnn.infer.guides.run import GuideRun
@@ -26,11 +26,9 @@ from pyro_bnn.infer.recipe import Recipe
 from pyro_bnn.infer.settings.quotient import QuotientSettings
 from pyro_bnn.logdensity import LogDensity
 from pyro_bnn.symmetry import OrbitMove, Quotient, SymmetryGroup, write_identities
-from pyro_bnn.trace import GroupAppender, assemble, open_trace
+from pyro_bnn.trace import assemble, open_trace
 
 __all__ = ["declare", "judge", "quotient", "record", "sample"]
-
-_BLOCK_BYTES = 2**25
 
 
 def declare(script: ModelScript, recipe: Recipe) -> tuple[LogDensity, Data]:
@@ -129,14 +127,9 @@ def record(
         "point_estimate": _point_dataset(fitted, kind),
     }
     assemble(run.path, attributes, extra)
-    with (
-        open_trace(run.trace_file) as trace,
-        GroupAppender(run.trace_file, "predictions") as out,
-    ):
-        for block in _predicted(trace["posterior"].to_dataset(), density, data, data.test, kind):
-            out.append(block)
-    if data.ood:
-        _record_elsewhere(density, data, run, kind)
+    record_predictions(run.trace_file, density, data, kind, recipe.run.seed)
+    if data.corruptions:
+        record_corrupted(run.trace_file, density, data, kind, recipe.run.seed)
 
 
 def quotient(
@@ -212,51 +205,6 @@ def _alive(trace: xr.DataTree) -> xr.DataTree:
         kept = [member for chain, member in enumerate(members) if chain not in dead]
         alive.attrs["members"] = json.dumps(kept)
     return alive
-
-
-def _record_elsewhere(density: LogDensity, data: Data, run: RunDirectory, kind: str) -> None:
-    """Add ``predictions_ood``: all splits from elsewhere, one after another along ``test``."""
-    x = torch.cat([split.x for split in data.ood.values()])
-    # Their labels, if they have any, need not be of the model's classes: they are not asked for.
-    y = data.train.y[:1].expand(len(x), *data.train.y.shape[1:])
-    splits = json.dumps({name: len(split.x) for name, split in data.ood.items()})
-    with (
-        open_trace(run.trace_file) as trace,
-        GroupAppender(run.trace_file, "predictions_ood") as out,
-    ):
-        posterior = trace["posterior"].to_dataset()
-        for block in _predicted(posterior, density, data, Split(x, y), kind):
-            out.append(block[["mean"]].assign_attrs(splits=splits))
-
-
-def _predicted(
-    posterior: xr.Dataset, density: LogDensity, data: Data, split: Split, kind: str
-) -> Iterator[xr.Dataset]:
-    """Predictions on a split, a block of draws at a time."""
-    chains, draws = posterior.sizes["chain"], posterior.sizes["draw"]
-    classes = 1 if kind != "categorical" else int(data.train.y.max()) + 1
-    row = 8 * chains * (len(split.x) * (classes + 2) + density.dim)
-    step = max(1, _BLOCK_BYTES // row)
-    for start in range(0, draws, step):
-        block = posterior.isel(draw=slice(start, start + step)).load()
-        values = {
-            name: torch.from_numpy(block[name].to_numpy()).flatten(0, 1).to(density.device)
-            for name in density.sites
-        }
-        found = predict(density, values, split.x, split.y)
-        width = block.sizes["draw"]
-        yield xr.Dataset(
-            {
-                name: (
-                    ("chain", "draw", "test", "class")[: tensor.ndim + 1],
-                    tensor.unflatten(0, (chains, width)).cpu().numpy(),
-                )
-                for name, tensor in found._asdict().items()
-                if tensor is not None
-            },
-            coords={"chain": block["chain"], "draw": block["draw"]},
-            attrs={"likelihood": kind},
-        )
 
 
 def _point_dataset(found: Predictions, kind: str) -> xr.Dataset:
