@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 import time
 import tomllib
@@ -14,6 +15,7 @@ import torch
 import typer
 from rich.console import Console
 
+from pyro_bnn.datasets import ROOT_VARIABLE
 from pyro_bnn.errors import UserError
 from pyro_bnn.infer.cli.comparing import compare
 from pyro_bnn.infer.cli.host import idle_cores
@@ -56,6 +58,10 @@ def infer(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Any key of the recipe, repeatable."),
     ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the data sets; PYRO_BNN_DATA or data by default."),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     no_report: Annotated[
         bool, typer.Option("--no-report", help="Write summary.json but no report.html.")
@@ -68,6 +74,8 @@ def infer(
 
     Example: pyro-bnn infer models/diabetes_mlp.py --chains 8 --draws 300 --out runs/diabetes
     """
+    if data is not None:
+        os.environ[ROOT_VARIABLE] = str(data)  # worker processes are to see it too
     flags = {"chains": chains, "draws": draws, "warmup": warmup, "seed": seed, "device": device}
     overrides = {f"run.{name}": value for name, value in flags.items() if value is not None}
     overrides |= dict(_assignment(text) for text in settings or ())

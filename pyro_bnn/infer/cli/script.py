@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +13,7 @@ from typing import Any
 
 import pyro_bnn
 from pyro_bnn.data import Data
+from pyro_bnn.datasets import ROOT_VARIABLE
 from pyro_bnn.errors import UserError
 
 __all__ = ["ModelScript", "find_shipped"]
@@ -59,6 +62,8 @@ class ModelScript:
     def load(cls, path: str | Path) -> ModelScript:
         """Import a script and call its ``data()``.
 
+        A ``data(root)`` gets the folder that the environment variable ``PYRO_BNN_DATA`` names.
+
         Raises
         ------
         UserError
@@ -74,7 +79,7 @@ class ModelScript:
                     "model(x, y=None) and data()"
                 )
         try:
-            data = module.data()
+            data = module.data(**_root(module.data))
         except UserError as error:
             raise UserError(f"model script {path}: data(): {error}") from error
         except Exception as error:
@@ -114,6 +119,12 @@ def _import(path: Path) -> Any:
     except (Exception, SystemExit) as error:
         raise UserError(f"model script {path} raised {_short(error)} when imported") from error
     return module
+
+
+def _root(data: Callable[..., Any]) -> dict[str, str]:
+    """Return the folder of data sets as an argument, if it is known and asked for."""
+    known = os.environ.get(ROOT_VARIABLE)
+    return {"root": known} if known and "root" in inspect.signature(data).parameters else {}
 
 
 def _short(error: BaseException) -> str:
