@@ -62,7 +62,8 @@ def blocks(array: xr.DataArray, block_bytes: int = BLOCK_BYTES) -> Iterator[Bloc
     array
         A variable with the dimensions ``chain`` and ``draw`` and any others.
     block_bytes
-        What one block may weigh. Where one draw of all chains is heavier, chains come one by one.
+        What one block may weigh. Where one draw of all chains is heavier, so many chains come at
+        a time as fit, one at least.
 
     Yields
     ------
@@ -72,10 +73,10 @@ def blocks(array: xr.DataArray, block_bytes: int = BLOCK_BYTES) -> Iterator[Bloc
     array = array.transpose("chain", "draw", ...)
     chains = array.sizes["chain"]
     inner = math.prod(array.shape[2:])
-    apart = chains * inner * array.dtype.itemsize > block_bytes
+    together = min(chains, max(1, block_bytes // max(1, inner * array.dtype.itemsize)))
     for draws in draw_slices(array, block_bytes):
-        for chain in range(chains) if apart else (None,):
-            some = slice(0, chains) if chain is None else slice(chain, chain + 1)
+        for start in range(0, chains, together):
+            some = slice(start, min(start + together, chains))
             values = array.isel(chain=some, draw=draws).to_numpy()
             yield Block(some, draws, values.reshape(*values.shape[:2], inner))
 

@@ -38,9 +38,9 @@ def apply(
     quotient: Quotient, trace: xr.DataTree | str | Path, out: str | Path | None, source: Any
 ) -> xr.DataTree | Path:
     """Add the groups ``canonical_posterior`` and ``symmetry`` to a trace, and the null control."""
-    quotient = _seeing(quotient, source)
+    quotient = seeing(quotient, source)
     if isinstance(trace, xr.DataTree):
-        work = _Work(quotient, posterior_of(trace, quotient.group), source)
+        work = Work(quotient, posterior_of(trace, quotient.group), source)
         blocks = list(work.blocks())
         prior = list(work.prior())
         result = trace.copy()
@@ -60,7 +60,7 @@ def apply(
         shutil.copyfile(path, out)
         path = Path(out)
     with open_trace(path) as opened:
-        work = _Work(quotient, posterior_of(opened, quotient.group), source)
+        work = Work(quotient, posterior_of(opened, quotient.group), source)
         groups = ("symmetry", "canonical_prior")
         with GroupAppender(path, "canonical_posterior", also=groups) as appender:
             for canonical, symmetry in work.blocks():
@@ -72,7 +72,7 @@ def apply(
     return path
 
 
-def _seeing(quotient: Quotient, source: Any) -> Quotient:
+def seeing(quotient: Quotient, source: Any) -> Quotient:
     """Let activation matching see the network."""
     blind = quotient.permutation == "activation-matching" and quotient.activations is None
     if blind and source is not None:
@@ -80,7 +80,7 @@ def _seeing(quotient: Quotient, source: Any) -> Quotient:
     return quotient
 
 
-class _Work:
+class Work:
     """One pass of a quotient over a posterior, and over draws from the prior.
 
     Parameters
@@ -97,7 +97,7 @@ class _Work:
         self.prior_draws = 0
         self.error: float | None = None
         if source is not None:
-            self.error = _function_error(quotient.again(), posterior, source)
+            self.error = function_error(quotient.again(), posterior, source)
 
     def blocks(self) -> Iterator[tuple[xr.Dataset, xr.Dataset]]:
         """Run through the posterior in blocks of draws."""
@@ -185,7 +185,7 @@ class _Work:
         return found
 
 
-def _function_error(quotient: Quotient, posterior: xr.Dataset, source: Any) -> float:
+def function_error(quotient: Quotient, posterior: xr.Dataset, source: Any) -> float:
     """Return the largest relative change of the network's output over a sample of draws.
 
     Raises

@@ -17,7 +17,7 @@ import xarray as xr
 from pyro_bnn.errors import UserError
 from pyro_bnn.trace.collection.arrays import MemberFile, member_dataset
 from pyro_bnn.trace.collection.manifest import Record, manifest_records
-from pyro_bnn.trace.collection.tensors import read_header
+from pyro_bnn.trace.collection.tensors import Place, read_header
 from pyro_bnn.trace.collection.writer import HEAD, MEMBERS
 
 __all__ = ["CANONICAL", "Collection", "is_collection"]
@@ -25,8 +25,8 @@ __all__ = ["CANONICAL", "Collection", "is_collection"]
 CANONICAL = "canonical"
 """The folder inside of a collection that holds its canonical members, a collection too."""
 
-SIDE_GROUPS = ("symmetry", "canonical_prior", "predictions", "predictions_constant_data")
-"""Groups that lie beside the members, ``<group>.nc`` each."""
+BESIDE = ("quotient.nc", "predictions.nc")
+"""Traces without weights that lie beside the members: what was computed from them."""
 
 Verify = Literal["checksum", "size"]
 
@@ -103,13 +103,14 @@ class Collection:
             return _checked(directory, lines[name], sites, verify)
 
         records, files = [], {}
+        layouts: dict[Any, Mapping[str, Place]] = {}
         with ThreadPoolExecutor(_THREADS) as pool:
             for name, found in zip(sorted(lines), pool.map(check, sorted(lines)), strict=True):
                 if isinstance(found, str):
                     skipped[name] = found
                 else:
                     records.append(found[0])
-                    files[name] = found[1]
+                    files[name] = _sharing(found[1], layouts)
         return cls(directory, tuple(records), skipped, sites, head["dims"], files)
 
     def __len__(self) -> int:
@@ -170,7 +171,9 @@ class Collection:
                 and (where is None or where(record))
             )
 
-        return replace(self, records=tuple(filter(fits, self.records)))
+        records = tuple(filter(fits, self.records))
+        files = {record.name: self._files[record.name] for record in records}
+        return replace(self, records=records, _files=files)
 
     def dataset(self, chunks: Any = "auto") -> xr.Dataset:
         """Return the weights lazily: a member is a chain of one draw, ``member`` names it.
@@ -185,33 +188,32 @@ class Collection:
         return member_dataset(files, self.names, self._sites, self._dims, chunks)
 
     def datatree(self, chunks: Any = "auto") -> xr.DataTree:
-        """Return a trace: ``posterior``, and what a quotient has added to the collection.
+        """Return a trace: ``posterior``, and what has been computed from the members.
 
-        A member that the quotient has not seen yet is left out of all groups, once there is one.
+        Once there are canonical members or predictions, all groups hold the members that have
+        them.
         """
-        groups: dict[str, xr.Dataset] = {}
-        shown = self
-        side = {
-            name: self.directory / f"{name}.nc"
-            for name in SIDE_GROUPS
-            if (self.directory / f"{name}.nc").is_file()
-        }
-        for name, path in side.items():
-            opened = xr.open_dataset(path, engine="netcdf4", chunks=None, cache=False)
-            groups[name] = opened if chunks is None else opened.chunk(chunks)
+        from pyro_bnn.trace.reader import open_trace
+
+        shown, groups, opened = self, {}, []
+        for path in (self.directory / name for name in BESIDE):
+            if path.is_file():
+                opened.append(open_trace(path, chunks))
+                groups |= {str(n): node.to_dataset() for n, node in opened[-1].children.items()}
         for data in groups.values():
             if "member" in data.coords:
-                shown = shown.select([str(name) for name in data["member"].to_numpy()])
+                shown = shown.select(data["member"].to_numpy().astype(str).tolist())
         if is_collection(self.directory / CANONICAL):
             canonical = Collection.open(self.directory / CANONICAL, verify="size")
             shown = shown.select(canonical.names)
             groups["canonical_posterior"] = canonical.select(shown.names).dataset(chunks)
         for name, data in groups.items():
-            if "member" in data.coords and name in side:
+            if "member" in data.coords and len(data["member"]) > len(shown):
                 kept = np.isin(data["member"].to_numpy().astype(str), shown.names)
                 groups[name] = data.isel(chain=kept).assign_coords(chain=np.arange(len(shown)))
         tree = xr.DataTree.from_dict({"posterior": shown.dataset(chunks), **groups})
         tree.attrs.update(source=str(self.directory), method="collection")
+        tree.set_close(lambda: [one.close() for one in opened])
         return tree
 
     def blocks(self, block_bytes: int = 2**22) -> Iterator[list[str]]:
@@ -258,6 +260,13 @@ def _checked(
         if name not in header.places or header.places[name].shape != site.shape:
             return f"it has no '{name}' of shape {site.shape}"
     return fitting[-1], MemberFile(path, header)
+
+
+def _sharing(file: MemberFile, layouts: dict[Any, Mapping[str, Place]]) -> MemberFile:
+    """Let the files that are laid out alike, nearly all, have one table of places."""
+    places = file.header.places
+    shared = layouts.setdefault(tuple(sorted(places.items())), places)
+    return replace(file, header=replace(file.header, places=shared))
 
 
 def _unrecorded(directory: Path, lines: Mapping[str, Any]) -> dict[str, str]:

@@ -18,7 +18,7 @@ _TYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.ui
 _LARGEST_HEADER = 100 * 2**20  # as safetensors has it
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Place:
     """Where a tensor is in a file: its type there, its shape, and its first byte after the head."""
 
