@@ -195,7 +195,9 @@ class Collection:
         """
         from pyro_bnn.trace.reader import open_trace
 
-        shown, groups, opened = self, {}, []
+        shown = self
+        groups: dict[str, xr.Dataset] = {}
+        opened: list[xr.DataTree] = []
         for path in (self.directory / name for name in BESIDE):
             if path.is_file():
                 opened.append(open_trace(path, chunks))
@@ -213,7 +215,12 @@ class Collection:
                 groups[name] = data.isel(chain=kept).assign_coords(chain=np.arange(len(shown)))
         tree = xr.DataTree.from_dict({"posterior": shown.dataset(chunks), **groups})
         tree.attrs.update(source=str(self.directory), method="collection")
-        tree.set_close(lambda: [one.close() for one in opened])
+
+        def close() -> None:
+            for one in opened:
+                one.close()
+
+        tree.set_close(close)
         return tree
 
     def blocks(self, block_bytes: int = 2**22) -> Iterator[list[str]]:
