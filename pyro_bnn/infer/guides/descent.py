@@ -11,7 +11,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from pyro_bnn.handlers import without_validation
 from pyro_bnn.infer.guides.training import Training
-from pyro_bnn.logdensity import LogDensity
+from pyro_bnn.logdensity import LogDensity, Rows
 
 __all__ = ["Descent", "Objective", "Parameters", "nodes_at_zero"]
 
@@ -36,7 +36,7 @@ class Objective(Protocol):
         self,
         parameters: Parameters,
         density: LogDensity,
-        indices: Tensor | None,
+        indices: Rows | None,
         sources: Sequence[torch.Generator],
     ) -> tuple[Tensor, Parameters]:
         """Losses ``(member,)`` in units of the potential energy, and their gradients."""

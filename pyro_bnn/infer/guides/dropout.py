@@ -14,7 +14,7 @@ from pyro_bnn.infer.guides.descent import Parameters
 from pyro_bnn.infer.guides.guide import Guide
 from pyro_bnn.infer.guides.seeds import uniform
 from pyro_bnn.infer.guides.training import Training
-from pyro_bnn.logdensity import LogDensity
+from pyro_bnn.logdensity import LogDensity, Rows
 
 __all__ = ["Dropout"]
 
@@ -77,7 +77,7 @@ class Dropout(Guide):
         self,
         parameters: Parameters,
         density: LogDensity,
-        indices: Tensor | None,
+        indices: Rows | None,
         sources: Sequence[torch.Generator],
     ) -> tuple[Tensor, Parameters]:
         """Potential energy of the masked weights; only what was not dropped has a gradient."""

@@ -21,7 +21,7 @@ from pyro_bnn.infer.guides.failure import Failure
 from pyro_bnn.infer.guides.fitting import Fitting
 from pyro_bnn.infer.guides.seeds import generators
 from pyro_bnn.infer.guides.training import Training
-from pyro_bnn.logdensity import LogDensity
+from pyro_bnn.logdensity import LogDensity, Rows
 
 __all__ = ["Guide"]
 
@@ -117,7 +117,7 @@ class Guide(ABC):
         self,
         parameters: Parameters,
         density: LogDensity,
-        indices: Tensor | None,
+        indices: Rows | None,
         sources: Sequence[torch.Generator],
     ) -> tuple[Tensor, Parameters]:
         """Losses ``(member,)`` in units of the potential energy, and their gradients."""

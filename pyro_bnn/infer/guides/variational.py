@@ -12,7 +12,7 @@ from pyro_bnn.errors import UserError
 from pyro_bnn.infer.guides.descent import Parameters
 from pyro_bnn.infer.guides.guide import Guide
 from pyro_bnn.infer.guides.training import Training
-from pyro_bnn.logdensity import LogDensity
+from pyro_bnn.logdensity import LogDensity, Rows
 
 __all__ = ["Variational"]
 
@@ -74,14 +74,14 @@ class Variational(Guide):
         self,
         parameters: Parameters,
         density: LogDensity,
-        indices: Tensor | None,
+        indices: Rows | None,
         sources: Sequence[torch.Generator],
     ) -> tuple[Tensor, Parameters]:
         """Negative ELBO of each member and its gradient along the path of the draws."""
         leaves = {name: value.detach().requires_grad_() for name, value in parameters.items()}
         drawn = self.draw(leaves, self.particles, sources)
         position = drawn.detach()
-        rows = None if indices is None else indices.repeat_interleave(self.particles, 0)
+        rows = _repeated(indices, self.particles)
         value, slope = self._density_at_weight(density).value_and_grad(position.flatten(0, 1), rows)
 
         position.requires_grad_()
@@ -104,3 +104,10 @@ class Variational(Guide):
             )
             self._tempered = (density, tempered)
         return self._tempered[1]
+
+
+def _repeated(indices: Rows | None, count: int) -> Rows | None:
+    """Give every particle the rows of its member."""
+    if indices is None or isinstance(indices, Tensor):
+        return None if indices is None else indices.repeat_interleave(count, 0)
+    return tuple(tensor.repeat_interleave(count, 0) for tensor in indices)

@@ -99,6 +99,9 @@ class MeanFieldSettings(VariationalSettings):
     """Table ``[guide]`` of a recipe with ``name = "mean-field"``."""
 
     name: Literal["mean-field"] = Field("mean-field", description="Bayes by backprop.")
+    estimator: Literal["plain", "local", "flipout"] = Field(
+        "plain", description="Noise in the weights, in the outputs of layers, or with signs a row."
+    )
 
     def guide(self, density: LogDensity) -> MeanField:
         """Build the guide."""
