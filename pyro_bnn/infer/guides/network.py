@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 import pyro.distributions as dist
@@ -13,7 +14,10 @@ from pyro_bnn.errors import UserError
 from pyro_bnn.infer.guides.descent import nodes_at_zero
 from pyro_bnn.logdensity import LogDensity
 
-__all__ = ["Network", "find_network"]
+__all__ = ["Call", "Network", "find_network", "sites_of", "watch"]
+
+Call = tuple[nn.Module, Any, Any]
+"""A module, its inputs and its output."""
 
 
 class Network(NamedTuple):
@@ -59,16 +63,9 @@ def find_network(density: LogDensity) -> Network:
         If there is none, a site is not its parameter, or the likelihood is not a categorical one
         of its output as logits or a normal one of its output as mean with one fixed deviation.
     """
-    calls: list[tuple[nn.Module, Any, Any]] = []
-    handle = nn.modules.module.register_module_forward_hook(
-        lambda module, inputs, output: calls.append((module, inputs, output))
-    )
-    try:
-        nodes = nodes_at_zero(density)
-    finally:
-        handle.remove()
+    calls, nodes = watch(density)
     whole = [
-        call for call in calls if set(_sites_of(call[0], density).values()) == set(density.sites)
+        call for call in calls if set(sites_of(call[0], density).values()) == set(density.sites)
     ]
     if not whole:
         raise UserError(
@@ -76,7 +73,7 @@ def find_network(density: LogDensity) -> Network:
             "take Laplace(structure='hessian'), which needs none"
         )
     module, inputs, output = whole[-1]
-    sites = _sites_of(module, density)
+    sites = sites_of(module, density)
     inside = {id(part): name for name, part in module.named_modules()}
     last: tuple[str, ...] = ()
     for called, _, _ in calls:
@@ -94,7 +91,20 @@ def find_network(density: LogDensity) -> Network:
     return Network(own_copy, sites, last, inputs[0], y, likelihood, noise)
 
 
-def _sites_of(module: nn.Module, density: LogDensity) -> dict[str, str]:
+def watch(density: LogDensity) -> tuple[list[Call], Mapping[str, Any]]:
+    """Run the model once and return the calls of its modules, and its nodes."""
+    calls: list[Call] = []
+    handle = nn.modules.module.register_module_forward_hook(
+        lambda module, inputs, output: calls.append((module, inputs, output))
+    )
+    try:
+        nodes = nodes_at_zero(density)
+    finally:
+        handle.remove()
+    return calls, nodes
+
+
+def sites_of(module: nn.Module, density: LogDensity) -> dict[str, str]:
     """Parameter name to site name, for the prefix that fits the first site."""
     first = next(iter(density.sites))
     for name, _ in module.named_parameters():
