@@ -400,6 +400,22 @@ def test_nuts_stops_at_its_depth(targets):
         NUTS(None, max_tree_depth=0)
 
 
+def test_nuts_grows_short_trees_while_chains_have_step_sizes_of_their_own(targets):
+    """One chain with a tiny step would have all others wait for the whole depth."""
+    gaussian, _ = targets
+    density = gaussian(torch.eye(2))
+    kernel = NUTS(None, step_size=1e-3, max_tree_depth=7)
+    state = kernel.init(normal(6, 2), density, generator())
+    own = state._replace(step_size=torch.tensor([1e-4, *[0.3] * 5]).double())
+    _, info = kernel.step(own, density, generator())
+    assert info.gradients == 2**NUTS.first_tree_depth - 1
+    assert int(info.stats["n_steps"][0]) == info.gradients
+    # Shared step sizes get the depth that was asked for, and a smaller one holds throughout.
+    assert kernel.step(state, density, generator())[1].gradients == 2**7 - 1
+    kernel.max_tree_depth = 2
+    assert kernel.step(own, density, generator())[1].gradients == 3
+
+
 def test_nuts_goes_half_a_turn(targets):
     """On a standard normal the trajectory turns after about half a period, pi."""
     gaussian, _ = targets

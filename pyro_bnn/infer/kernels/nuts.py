@@ -32,7 +32,10 @@ class NUTS(HamiltonianKernel):
     """The no-U-turn sampler; all chains grow their trees side by side.
 
     A chain whose tree is complete waits for the others: the batch costs as many gradients as its
-    longest tree. `HMC` with jitter has no such wait.
+    longest tree. `HMC` with jitter has no such wait. While warm-up lets each chain have a step size
+    of its own, trees have a depth of `first_tree_depth` at most: one chain with a tiny step would
+    have all others wait for trees of the full depth, in a phase that only has to reach the typical
+    set.
 
     Parameters
     ----------
@@ -45,6 +48,9 @@ class NUTS(HamiltonianKernel):
     adapt_step_size, adapt_mass_matrix, full_mass, target_accept_prob, init_strategy
         As in `pyro.infer.NUTS`.
     """
+
+    first_tree_depth = 5
+    """Depth of trees, at most, while each chain has a step size of its own."""
 
     def __init__(
         self,
@@ -85,7 +91,7 @@ class NUTS(HamiltonianKernel):
         gradients = 0
         totals = _Totals.zero(start_energy)
 
-        for level in range(self.max_tree_depth):
+        for level in range(self._depth_limit(state)):
             forward = _uniform(start_energy, generator) < 0.5
             subtree, complete, totals, spent = _grow(
                 tree, level, forward, growing, start_energy, density, state, generator, totals
@@ -112,6 +118,11 @@ class NUTS(HamiltonianKernel):
             "step_size": state.step_size.expand(start_energy.shape),
         }
         return new, Info(stats, gradients)
+
+    def _depth_limit(self, state: State) -> int:
+        if state.step_size.ndim == 0:
+            return self.max_tree_depth
+        return min(self.max_tree_depth, self.first_tree_depth)
 
 
 class _Edge(NamedTuple):
