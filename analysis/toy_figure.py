@@ -12,7 +12,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from study import Draws, Job, Study, dataset, ensemble, flat, posterior
@@ -21,7 +20,7 @@ from pyro_bnn.infer.guides import Training
 from pyro_bnn.symmetry import GroupElement, Quotient, SymmetryGroup, discover
 
 NORM = 3.0
-BINS, EXTENT = 85, 8.0
+BINS, EXTENT = 85, 5.0
 
 
 class Size(NamedTuple):
