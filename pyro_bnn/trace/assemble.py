@@ -61,7 +61,7 @@ def assemble(
     check_segments(segments)
     draws = _count_draws(segments)
     path = run / "trace.nc"
-    with replacing(path) as temporary, NetcdfWriter(temporary) as out:
+    with replacing(path, sealed=True) as temporary, NetcdfWriter(temporary) as out:
         out.set_attrs(attrs)
         for segment in segments:
             for group, count in draws.items():
@@ -92,7 +92,7 @@ def add_groups(
     UserError
         If there is no trace at `path`, or it cannot be read.
     """
-    with replacing(Path(path)) as temporary:
+    with replacing(Path(path), sealed=True) as temporary:
         copy_without(Path(path), temporary, groups.keys())
         with NetcdfWriter(temporary, "a") as out:
             out.set_attrs(attrs or {})
@@ -141,7 +141,7 @@ class GroupAppender:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            temporary = stack.enter_context(replacing(self._path))
+            temporary = stack.enter_context(replacing(self._path, sealed=True))
             copy_without(self._path, temporary, self._names)
             if self._draws is None:
                 self._draws = _count_draws([temporary]).get("posterior", 1)

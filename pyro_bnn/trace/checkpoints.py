@@ -158,7 +158,7 @@ def export_checkpoints(
 
 def write_trace(trace: xr.DataTree, path: str | Path) -> None:
     """Write a trace that is in memory to a NetCDF file, whole or not at all."""
-    with replacing(Path(path)) as temporary:
+    with replacing(Path(path), sealed=True) as temporary:
         trace.to_netcdf(temporary)
 
 

@@ -12,6 +12,7 @@ import xarray as xr
 from pyro_bnn.errors import UserError
 from pyro_bnn.trace.collection import Collection, is_collection
 from pyro_bnn.trace.netcdf import chunk_layout, small_chunk_cache
+from pyro_bnn.trace.seal import is_damaged
 from pyro_bnn.trace.segments import segment_paths
 
 Chunks = str | int | Mapping[str, Any] | None
@@ -61,11 +62,31 @@ def open_trace(path: str | Path, chunks: Chunks = "auto") -> xr.DataTree:
 
 def unreadable(path: Path) -> str | None:
     """Say why a NetCDF file cannot be opened, or None if it can."""
+    if is_damaged(path):
+        return "its checksum does not fit"
     try:
         netCDF4.Dataset(path).close()
     except (OSError, RuntimeError) as error:
         return str(error)
     return None
+
+
+def check_trace(path: str | Path) -> None:
+    """Read a finished trace from end to end and refuse it if it is not what was written.
+
+    Parameters
+    ----------
+    path
+        A NetCDF file; one without a checksum, of another origin, is taken for sound.
+
+    Raises
+    ------
+    UserError
+        If its checksum does not fit.
+    """
+    path = Path(path)
+    if path.is_file() and is_damaged(path):
+        raise UserError(f"The trace {path} is damaged, its checksum does not fit: {_cure(path)}.")
 
 
 def check_segments(segments: list[Path]) -> None:
@@ -101,15 +122,16 @@ def _open_file(path: Path, chunks: Chunks) -> xr.DataTree:
     try:
         return _open_netcdf(path, chunks)
     except (OSError, RuntimeError) as error:
-        segments = path.parent / "segments"
-        cure = (
-            f"remove it and resume the run, which assembles it again from {segments}"
-            if path.name == "trace.nc" and segments.is_dir()
-            else "restore it from a copy"
-        )
         raise UserError(
-            f"The trace {path} is truncated or not a NetCDF-4 file ({error}): {cure}."
+            f"The trace {path} is truncated or not a NetCDF-4 file ({error}): {_cure(path)}."
         ) from error
+
+
+def _cure(path: Path) -> str:
+    segments = path.parent / "segments"
+    if path.name == "trace.nc" and segments.is_dir():
+        return f"remove it and resume the run, which assembles it again from {segments}"
+    return "restore it from a copy"
 
 
 def _open_netcdf(path: Path, chunks: Chunks) -> xr.DataTree:

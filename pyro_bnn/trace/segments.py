@@ -19,7 +19,8 @@ class SegmentWriter:
     """Writes segments of a run: ``segments/000000.nc``, ``segments/000001.nc``, ...
 
     A file has its name only when it is whole and on the disk: it is written under a temporary
-    name in the same directory, flushed, and renamed. A kill at any moment leaves whole segments.
+    name in the same directory, sealed with a checksum, flushed, and renamed. A kill at any moment
+    leaves whole segments.
 
     Parameters
     ----------
@@ -62,7 +63,8 @@ class SegmentWriter:
             The segment's file.
         """
         path = self._run / "segments" / f"{index:06d}.nc"
-        with replacing(path, sync=self._sync) as temporary, NetcdfWriter(temporary) as out:
+        replace = replacing(path, sync=self._sync, sealed=True)
+        with replace as temporary, NetcdfWriter(temporary) as out:
             for group, draws in groups.items():
                 out.put(group, site_dataset(draws, self._dims, draw_start))
         return path
