@@ -25,9 +25,15 @@ class RunSettings(Table):
     """Table ``[run]`` of a recipe."""
 
     chains: int = Field(16, ge=1, description="Chains, moved together as one batch.")
+    block: int | None = Field(
+        None,
+        ge=1,
+        description="Chains or members of a task, which adapt together and have a seed of their "
+        "own; all by default. Draws depend on it, not on the machines that do the tasks.",
+    )
     draws: int = Field(150, ge=1, description="Draws of each chain after warm-up.")
     warmup: int = Field(150, ge=0, description="Steps of warm-up.")
-    seed: int = Field(0, ge=0, description="Of every random number of the run.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Of every random number of the run.")
     device: str = Field("cpu", description="torch device: cpu, cuda, cuda:1, ...")
     threads: int = Field(
         0, ge=0, description="CPU threads; 0 uses the idle cores, as counted at the start."
@@ -135,7 +141,7 @@ class Recipe(Table):
             tables = tomllib.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise UserError(f"recipe {path} cannot be read: {error.strerror}") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
             raise UserError(f"recipe {path} is not valid TOML: {error}") from error
         return cls.parse(tables, str(path), overrides)
 

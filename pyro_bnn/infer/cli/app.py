@@ -21,14 +21,27 @@ from pyro_bnn.infer.cli.comparing import compare
 from pyro_bnn.infer.cli.host import idle_cores
 from pyro_bnn.infer.cli.rundir import RunDirectory, default_out
 from pyro_bnn.infer.cli.script import ModelScript, find_shipped
+from pyro_bnn.infer.distributed import Scheduler
+from pyro_bnn.infer.distributed.outcome import BlockedRun
+from pyro_bnn.infer.guides.run import GuideRun
+from pyro_bnn.infer.mcmc import MCMC
 from pyro_bnn.infer.recipe import Recipe
+from pyro_bnn.trace.collection import Collection, is_collection
 
 __all__ = ["main", "main_infer"]
 
 _DEFAULT_MODEL = "models/digits_mlp.py"
 _DEFAULT_RECIPE = "hmc.toml"
+_BLOCK = 8
+"""Chains or members of a block where the recipe does not say."""
 
 _options: dict[str, Any] = {"add_completion": False, "pretty_exceptions_enable": False}
+_SCHEDULER = typer.Option(
+    metavar="ADDRESS|local|none",
+    help="Where blocks are computed: on a Dask cluster, by workers of this machine, or one after "
+    "another in this process. The result is the same.",
+)
+_WORKERS = typer.Option(help="Workers of --scheduler local; one a core, or a GPU, by default.")
 app = typer.Typer(
     help="Bayesian neural networks in Pyro: from a model script to a report.",
     no_args_is_help=True,
@@ -66,6 +79,8 @@ def infer(
     no_report: Annotated[
         bool, typer.Option("--no-report", help="Write summary.json but no report.html.")
     ] = False,
+    scheduler: Annotated[str, _SCHEDULER] = "none",
+    workers: Annotated[int | None, _WORKERS] = None,
 ) -> None:
     """Run a recipe on a model script: sample, quotient, judge.
 
@@ -79,7 +94,8 @@ def infer(
     flags = {"chains": chains, "draws": draws, "warmup": warmup, "seed": seed, "device": device}
     overrides = {f"run.{name}": value for name, value in flags.items() if value is not None}
     overrides |= dict(_assignment(text) for text in settings or ())
-    _run(model, recipe, overrides, out, resume=resume, report_wanted=not no_report)
+    where = Scheduler(scheduler, workers=workers)
+    _run(model, recipe, overrides, out, where, resume=resume, report_wanted=not no_report)
 
 
 @app.command()
@@ -134,6 +150,8 @@ def quotient(
         str | None,
         typer.Option(help="Match to: barycentre (the default), first or previous draw."),
     ] = None,
+    scheduler: Annotated[str, _SCHEDULER] = "none",
+    workers: Annotated[int | None, _WORKERS] = None,
 ) -> None:
     """Find the symmetries of the network and put every draw in canonical form.
 
@@ -144,10 +162,11 @@ def quotient(
 
     Example: pyro-bnn quotient runs/diabetes --permutation align
     """
-    from pyro_bnn.infer.cli.stages import declare
+    from pyro_bnn.infer.cli.stages import declare, quotient_collection
     from pyro_bnn.infer.cli.stages import quotient as divide
     from pyro_bnn.symmetry import discover
 
+    where = Scheduler(scheduler, workers=workers)
     trace = _trace_of(run)
     if model is None:
         model = run / "model.py"
@@ -167,6 +186,11 @@ def quotient(
     group = discover(density)
     console = _console()
     console.print(str(group), markup=False)
+    if is_collection(trace):
+        found = quotient_collection(group, density, trace, recipe.quotient, where)
+        _tell_skipped(console, found)
+        console.print(f"quotient   {len(found)} members, into {trace}/canonical and quotient.nc")
+        return
     divide(group, density, trace, recipe.quotient)
     console.print(f"quotient   groups canonical_posterior, symmetry and identities in {trace}")
 
@@ -273,6 +297,7 @@ def _run(
     recipe_file: Path | None,
     overrides: dict[str, Any],
     out: Path | None,
+    scheduler: Scheduler,
     *,
     resume: bool,
     report_wanted: bool,
@@ -290,13 +315,21 @@ def _run(
     else:
         script = ModelScript.load(model or _DEFAULT_MODEL)
         recipe = _requested(recipe_file, overrides, None)
+        chosen: dict[str, Any] = {}
         if recipe.run.threads == 0:
-            overrides = {**overrides, "run.threads": idle_cores()}
-            recipe = _requested(recipe_file, overrides, None)
+            chosen["run.threads"] = idle_cores() if scheduler.address == "none" else 1
+        if recipe.run.block is None and scheduler.address != "none":
+            chosen["run.block"] = min(_BLOCK, recipe.run.chains)
+        recipe = _requested(recipe_file, overrides | chosen, None)
         run = run or RunDirectory(default_out(script.path, recipe.method))
+    if scheduler.address != "none" and recipe.run.block is None:
+        raise UserError(
+            f"the run in {run.path} was not started in blocks: resume it without --scheduler"
+        )
     torch.set_num_threads(recipe.run.threads)
 
     from pyro_bnn.diagnostics import summary_table
+    from pyro_bnn.infer.cli.blocks import sample_in_blocks
     from pyro_bnn.infer.cli.stages import declare, judge, quotient, record, sample
     from pyro_bnn.infer.predict import likelihood_kind
     from pyro_bnn.symmetry import discover
@@ -325,7 +358,12 @@ def _run(
         run.claim(recipe, script)
     console.print(f"sampling   into {run.path}")
     try:
-        mcmc = sample(density, group, recipe, run)
+        if recipe.run.block is None:
+            mcmc: MCMC | GuideRun | BlockedRun = sample(density, group, recipe, run)
+        else:
+            with scheduler.for_device(recipe.run.device):
+                console.print(f"blocks     of {recipe.run.block}, in {scheduler.description}")
+                mcmc = sample_in_blocks(recipe, run, scheduler)
     except UserError:
         run.release()
         raise
@@ -391,11 +429,21 @@ def _existing(model_file: Path) -> Path:
     return model_file
 
 
+def _tell_skipped(console: Console, collection: Collection) -> None:
+    for name, reason in list(collection.skipped.items())[:10]:
+        console.print(f"skipped    {name}: {reason}", markup=False)
+    if collection.skipped:
+        console.print(f"skipped    {len(collection.skipped)} of the collection in all")
+
+
 def _trace_of(run: Path) -> Path:
+    if is_collection(run):
+        return run
     trace = run / "trace.nc" if run.is_dir() else run
     if not trace.is_file():
         raise UserError(
-            f"{run} has no finished trace: give a run directory with a trace.nc, or a NetCDF file"
+            f"{run} has no finished trace: give a run directory with a trace.nc, a NetCDF file, "
+            "or a collection"
         )
     return trace
 

@@ -13,7 +13,7 @@ from pyro_bnn.infer.recipe import Recipe
 
 __all__ = ["RunDirectory", "default_out"]
 
-_OWN_FILES = ("recipe.toml", "model.py", "state.safetensors", "segments", "trace.nc")
+_OWN_FILES = ("recipe.toml", "model.py", "state.safetensors", "segments", "blocks", "trace.nc")
 
 
 def default_out(script: Path, kernel: str) -> Path:
@@ -67,7 +67,8 @@ class RunDirectory:
 
     def release(self) -> None:
         """Give the directory up again if nothing was saved in it."""
-        if not (self.path / "state.safetensors").exists():
+        saved = [self.path / "state.safetensors", *self.path.glob("blocks/*/state.safetensors")]
+        if not any(state.exists() for state in saved):
             self.model_file.unlink(missing_ok=True)
             self.start_file.unlink(missing_ok=True)
             self.recipe_file.unlink(missing_ok=True)

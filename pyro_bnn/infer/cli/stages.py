@@ -18,6 +18,8 @@ from pyro_bnn.errors import UserError
 from pyro_bnn.infer.cli.predicting import record_corrupted, record_predictions
 from pyro_bnn.infer.cli.rundir import RunDirectory
 from pyro_bnn.infer.cli.script import ModelScript
+from pyro_bnn.infer.distributed import Scheduler
+from pyro_bnn.infer.distributed.outcome import BlockedRun
 from pyro_bnn.infer.guides.run import GuideRun
 from pyro_bnn.infer.mcmc import MCMC
 from pyro_bnn.infer.point_estimate import maximum_a_posteriori
@@ -26,9 +28,10 @@ from pyro_bnn.infer.recipe import Recipe
 from pyro_bnn.infer.settings.quotient import QuotientSettings
 from pyro_bnn.logdensity import LogDensity
 from pyro_bnn.symmetry import OrbitMove, Quotient, SymmetryGroup, write_identities
-from pyro_bnn.trace import assemble, open_trace
+from pyro_bnn.symmetry.members import quotient_of_members
+from pyro_bnn.trace import Collection, assemble, open_trace
 
-__all__ = ["declare", "judge", "quotient", "record", "sample"]
+__all__ = ["declare", "judge", "quotient", "quotient_collection", "record", "sample"]
 
 
 def declare(script: ModelScript, recipe: Recipe) -> tuple[LogDensity, Data]:
@@ -49,9 +52,17 @@ def declare(script: ModelScript, recipe: Recipe) -> tuple[LogDensity, Data]:
 
 
 def sample(
-    density: LogDensity, group: SymmetryGroup | None, recipe: Recipe, run: RunDirectory
+    density: LogDensity,
+    group: SymmetryGroup | None,
+    recipe: Recipe,
+    run: RunDirectory,
+    *,
+    quiet: bool = False,
 ) -> MCMC | GuideRun:
-    """Warm up and draw, streaming to the run directory; go on where an earlier attempt ended."""
+    """Warm up and draw, streaming to the run directory; go on where an earlier attempt ended.
+
+    A `quiet` run shows no progress line.
+    """
     begun = (run.path / "state.safetensors").exists()
     if recipe.guide is not None:
         fitted = GuideRun(
@@ -70,6 +81,7 @@ def sample(
         num_samples=recipe.run.draws,
         warmup_steps=recipe.run.warmup,
         num_chains=recipe.run.chains,
+        disable_progbar=quiet,
         seed=recipe.run.seed,
         run_dir=run.path,
         dims=None if group is None else group.dims,
@@ -83,7 +95,7 @@ def sample(
 
 
 def record(
-    mcmc: MCMC | GuideRun,
+    mcmc: MCMC | GuideRun | BlockedRun,
     density: LogDensity,
     data: Data,
     recipe: Recipe,
@@ -117,7 +129,7 @@ def record(
         "dead_chains": sorted(mcmc.progress.dead),
         **run.recorded_start(),
     }
-    if isinstance(mcmc, GuideRun):
+    if not isinstance(mcmc, MCMC) and mcmc.guide is not None:
         attributes["members"] = mcmc.guide.members
         attributes["failed_members"] = [str(failure) for failure in mcmc.guide.failures]
     truth = xr.Dataset({"y": _labelled(data.test.y, "test")})
@@ -136,15 +148,22 @@ def quotient(
     group: SymmetryGroup, density: LogDensity, trace: Path, settings: QuotientSettings
 ) -> None:
     """Add ``canonical_posterior``, ``symmetry`` and ``identities`` to a trace."""
-    Quotient(
-        group,
-        scaling=None if settings.scaling == "none" else settings.scaling,
-        sign=settings.sign,
-        permutation=None if settings.permutation == "none" else settings.permutation,
-        rule=settings.rule,
-        reference=settings.reference,
-    ).apply(trace, source=density)
+    _map(group, settings).apply(trace, source=density)
     write_identities(trace, density, group)
+
+
+def quotient_collection(
+    group: SymmetryGroup,
+    density: LogDensity,
+    directory: Path,
+    settings: QuotientSettings,
+    scheduler: Scheduler,
+) -> Collection:
+    """Put every member of a collection in canonical form; return the collection as it was found."""
+    collection = Collection.open(directory)
+    with scheduler:
+        quotient_of_members(_map(group, settings), collection, source=density, mapped=scheduler.map)
+    return collection
 
 
 def judge(
@@ -162,6 +181,17 @@ def judge(
         if report_file is not None:
             write_report(trace, report_file, found)
     return summary
+
+
+def _map(group: SymmetryGroup, settings: QuotientSettings) -> Quotient:
+    return Quotient(
+        group,
+        scaling=None if settings.scaling == "none" else settings.scaling,
+        sign=settings.sign,
+        permutation=None if settings.permutation == "none" else settings.permutation,
+        rule=settings.rule,
+        reference=settings.reference,
+    )
 
 
 def _start(density: LogDensity, recipe: Recipe, run: RunDirectory) -> dict[str, Tensor] | None:

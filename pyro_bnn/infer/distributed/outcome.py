@@ -1,0 +1,35 @@
+"""What all blocks of a run together have done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pyro_bnn.infer.checkpoint import Progress
+from pyro_bnn.infer.guides.failure import Failure
+
+__all__ = ["BlockedGuide", "BlockedRun"]
+
+
+@dataclass(frozen=True)
+class BlockedGuide:
+    """The members of all blocks that are left, and every training that failed."""
+
+    members: list[int]
+    failures: list[Failure]
+
+
+@dataclass(frozen=True)
+class BlockedRun:
+    """What `MCMC` and `GuideRun` tell of themselves, summed over blocks.
+
+    Attributes
+    ----------
+    progress : Progress
+        Times are sums over blocks, as if one process had done them all; gradients are those of a
+        chain on average.
+    guide : BlockedGuide, optional
+        Of a guide.
+    """
+
+    progress: Progress
+    guide: BlockedGuide | None = None
