@@ -18,10 +18,14 @@ from pyro_bnn.diagnostics.convergence import (
 from pyro_bnn.diagnostics.diversity import Diversity, diversity
 from pyro_bnn.diagnostics.exchangeability import Exchangeability, exchangeability
 from pyro_bnn.diagnostics.finer import FINER_SCALARS, FinerConvergence, finer_convergence
+from pyro_bnn.diagnostics.importance import Importance, importance
+from pyro_bnn.diagnostics.loo import Loo, loo
+from pyro_bnn.diagnostics.members import MemberStacking, member_stacking
 from pyro_bnn.diagnostics.ood import GROUP as OOD
 from pyro_bnn.diagnostics.ood import OutOfDistribution, out_of_distribution
 from pyro_bnn.diagnostics.orbits import Orbits, orbits
 from pyro_bnn.diagnostics.prediction import Prediction, point_prediction, posterior_prediction
+from pyro_bnn.diagnostics.robustness import Robustness, robustness
 from pyro_bnn.diagnostics.sampler import Sampler, sampler
 from pyro_bnn.diagnostics.statements import Statement, statements
 
@@ -48,6 +52,14 @@ class Diagnosis:
     diversity, diversity_ood
         Distances of pairs of 64 draws as functions, on the test split and on inputs from
         elsewhere; None if the trace lacks the predictions.
+    robustness
+        Scores on corrupted inputs; None if the trace has none.
+    loo
+        PSIS-LOO over training rows; None if the trace has no usable ``log_likelihood``.
+    importance
+        Pareto k of a guide's members; None if the trace has no densities of a guide.
+    stacking
+        The mixture of chains that predicts best; None for one chain, or without predictions.
     sampler
         Divergences, energy, time and gradients.
     orbits
@@ -66,6 +78,10 @@ class Diagnosis:
     ood: Mapping[str, OutOfDistribution]
     diversity: Diversity | None
     diversity_ood: Diversity | None
+    robustness: Robustness | None
+    loo: Loo | None
+    importance: Importance | None
+    stacking: MemberStacking | None
     sampler: Sampler
     orbits: Orbits | None
     exchangeability: Mapping[str, Exchangeability]
@@ -82,7 +98,8 @@ def diagnose(
     trace
         A trace with any of the groups ``posterior``, ``canonical_posterior``, ``canonical_prior``,
         ``symmetry``, ``identities``, ``sample_stats``, ``predictions``, ``predictions_ood``,
-        ``predictions_constant_data``, ``point_estimate``.
+        ``predictions_constant_data``, ``predictions_corrupted``, ``log_likelihood``,
+        ``point_estimate``.
     max_scalars
         R-hat and ESS of a larger space are those of a random subset of this size.
     seed
@@ -106,6 +123,10 @@ def diagnose(
         ood=out_of_distribution(trace, posterior),
         diversity=diversity(trace, "predictions", PAIRED_DRAWS),
         diversity_ood=diversity(trace, OOD, PAIRED_DRAWS),
+        robustness=robustness(trace),
+        loo=loo(trace),
+        importance=importance(trace),
+        stacking=member_stacking(trace),
         sampler=sampler(trace),
         orbits=orbits(trace),
         exchangeability=exchangeability(trace),

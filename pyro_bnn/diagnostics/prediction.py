@@ -178,7 +178,25 @@ def point_prediction(trace: xr.DataTree) -> Prediction | None:
     """
     if "point_estimate" not in trace.children:
         return None
-    group = trace["point_estimate"].to_dataset()
+    return averaged_prediction(trace, trace["point_estimate"].to_dataset())
+
+
+def averaged_prediction(trace: xr.DataTree, group: xr.Dataset) -> Prediction:
+    """Read a predictive distribution that needs no average over draws any more.
+
+    Parameters
+    ----------
+    trace
+        The trace, for the observations and, where `group` does not state it, the likelihood.
+    group
+        ``log_predictive``, ``mean``, ``cdf`` and ``sd`` over ``(test,)``, some of which may be
+        missing.
+
+    Returns
+    -------
+    Prediction
+        Without `spread` and `noise`.
+    """
     predictions = trace["predictions"].to_dataset() if "predictions" in trace.children else group
     likelihood = _likelihood(group if "likelihood" in group.attrs else predictions)
     found = {
@@ -187,15 +205,16 @@ def point_prediction(trace: xr.DataTree) -> Prediction | None:
         if name in group
     }
     mean = found.get("mean")
+    y = _observations(trace)
     return Prediction(
         likelihood=likelihood,
-        y=_observations(trace),
+        y=y,
         log_predictive=found.get("log_predictive"),
         mean=None if mean is None else _probabilities(mean, likelihood),
         pit=found.get("cdf"),
         spread=None,
         noise=None,
-        crps=_point_crps(found, _observations(trace)),
+        crps=_point_crps(found, y),
         draws=1,
         left_out=0,
     )

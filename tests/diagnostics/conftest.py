@@ -77,6 +77,7 @@ def network_trace(
         "energy": 300 + 20 * potential + 10 * rng.normal(size=(chains, draws)),
         "n_steps": rng.integers(10, 40, size=(chains, draws)),
         "step_size": np.full((chains, draws), 0.013),
+        "log_q": -potential + 0.1 * rng.normal(size=(chains, draws)),
     }
     return xr.DataTree.from_dict(
         {
@@ -107,6 +108,8 @@ def network_trace(
             ),
             "predictions": predictions,
             "predictions_ood": _elsewhere(rng, predictions),
+            "predictions_corrupted": _corrupted(predictions),
+            "log_likelihood": _likelihoods(rng, chains, draws),
             "predictions_constant_data": xr.Dataset({"y": ("test", y)}),
             "point_estimate": point,
         }
@@ -178,6 +181,31 @@ def _elsewhere(rng: np.random.Generator, predictions: xr.Dataset) -> xr.Dataset:
     sizes = {"noise": tests // 2, "letters": tests - tests // 2}
     attrs = {**predictions.attrs, "splits": json.dumps(sizes)}
     return xr.Dataset({"mean": (mean.dims, values)}, attrs=attrs)
+
+
+def _corrupted(predictions: xr.Dataset) -> xr.Dataset:
+    """Blend the average predictions with guesses, more so at each of five severities."""
+    mean = predictions["mean"].mean(("chain", "draw"))
+    share = xr.DataArray(np.arange(1, 6) / 6, {"severity": np.arange(1, 6)}, "severity")
+    guess = 1 / mean.sizes["class"] if "class" in mean.dims else 0.5
+    blurred = (1 - share) * mean + share * guess
+    log_predictive = predictions["log_predictive"].mean(("chain", "draw")) - share
+    both = xr.Dataset({"mean": blurred, "log_predictive": log_predictive})
+    graded = xr.concat(
+        [both, both], xr.DataArray(["noise", "blur"], dims="corruption", name="corruption")
+    )
+    order = ("corruption", "severity", "test", "class")
+    graded = graded.transpose(*order, missing_dims="ignore")
+    return graded.assign_attrs(likelihood=predictions.attrs["likelihood"], draws=20)
+
+
+def _likelihoods(rng: np.random.Generator, chains: int, draws: int) -> xr.Dataset:
+    """Make log likelihoods of 25 training rows, a sample of 60."""
+    rows = np.sort(rng.permutation(60)[:25])
+    values = -0.5 * (1 + 0.02 * rng.normal(size=(chains, draws, 25))) ** 2
+    return xr.Dataset(
+        {"y": (("chain", "draw", "train"), values)}, {"train": rows}, attrs={"rows": 60}
+    )
 
 
 @pytest.fixture(scope="session")

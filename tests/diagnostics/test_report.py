@@ -62,7 +62,7 @@ def test_page_needs_nothing_beside_it(any_trace: xr.DataTree, tmp_path: Path) ->
         addresses = set(re.findall(r"https?://[^\"' ]+", picture))
         assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
     classes = any_trace["predictions"].attrs["likelihood"] != "continuous"
-    assert len(page.pictures()) == 15 + classes
+    assert len(page.pictures()) == 18 + 2 * classes
     assert all(attrs.get("alt") for tag, attrs in page.tags if tag == "img")
 
 
@@ -89,6 +89,8 @@ def test_page_says_what_the_numbers_say(trace: xr.DataTree) -> None:
         "predictions",
         "predictions_constant_data",
         "predictions_ood",
+        "predictions_corrupted",
+        "log_likelihood",
         "point_estimate",
     ],
 )
@@ -97,6 +99,8 @@ def test_a_missing_group_leaves_the_rest(trace: xr.DataTree, missing: str) -> No
     smaller = xr.DataTree.from_dict({name: node.to_dataset() for name, node in rest.items()})
     text = render(smaller, diagnose(smaller, max_scalars=10))
     Page(text)
+    assert ("Corrupted inputs" in text) == (missing != "predictions_corrupted")
+    assert ("PSIS-LOO" in text) == (missing != "log_likelihood")
     assert ("holds no predictions" in text) == (missing == "predictions")
     assert ("holds no canonical weights" in text) == (missing == "canonical_posterior")
     assert ("holds no control" in text) == (missing == "canonical_prior")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pyro_bnn.diagnostics.comparison.columns import COLUMNS, Column
 from pyro_bnn.diagnostics.comparison.compare import compare
 from pyro_bnn.diagnostics.comparison.entry import Entry
-from pyro_bnn.diagnostics.comparison.loo import Loo, loo
-from pyro_bnn.diagnostics.comparison.stacking import stacking_weights
 from pyro_bnn.diagnostics.comparison.table import Comparison
+from pyro_bnn.diagnostics.loo import Loo, loo
+from pyro_bnn.diagnostics.stacking import stacking_weights
 
 __all__ = [
     "COLUMNS",

@@ -13,8 +13,8 @@ import xarray as xr
 from pyro_bnn.diagnostics.comparison.entry import Entry, entry
 from pyro_bnn.diagnostics.comparison.resampling import RESAMPLES
 from pyro_bnn.diagnostics.comparison.seeds import over_seeds, recipe_key
-from pyro_bnn.diagnostics.comparison.stacking import stacking_weights
 from pyro_bnn.diagnostics.comparison.table import Comparison
+from pyro_bnn.diagnostics.stacking import stacking_weights
 from pyro_bnn.errors import UserError
 from pyro_bnn.trace import open_trace
 

@@ -10,7 +10,6 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from pyro_bnn.diagnostics.comparison.loo import loo
 from pyro_bnn.diagnostics.comparison.resampling import (
     Interval,
     detection_intervals,
@@ -19,6 +18,7 @@ from pyro_bnn.diagnostics.comparison.resampling import (
 )
 from pyro_bnn.diagnostics.convergence import convergence
 from pyro_bnn.diagnostics.finer import member_numbers
+from pyro_bnn.diagnostics.loo import loo
 from pyro_bnn.diagnostics.ood import out_of_distribution
 from pyro_bnn.diagnostics.prediction import Prediction, posterior_prediction
 from pyro_bnn.diagnostics.quality import posterior_quality
@@ -106,7 +106,7 @@ def entry(
         if left_out.unreliable:
             notes.append(
                 f"{name}: PSIS-LOO is unreliable at {left_out.unreliable:,} of {left_out.rows:,}"
-                " training rows (Pareto k above 0.7)."
+                f" training rows (Pareto k above {left_out.limit:.2f})."
             )
     if reference is not None:
         notes += _quality(name, trace, reference, resamples, seed, values, intervals)

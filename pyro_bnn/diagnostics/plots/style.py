@@ -24,6 +24,11 @@ BLUE = "#0072b2"
 ORANGE = "#d55e00"
 AMBER = "#e69f00"
 GREEN = "#009e73"
+PURPLE = "#cc79a7"
+SKY = "#56b4e9"
+
+SERIES = (BLUE, ORANGE, GREEN, AMBER, PURPLE, SKY)
+"""Lines of one picture, in this order; markers tell them apart too."""
 
 SPACE_COLOURS = {"weight": ORANGE, "canonical": AMBER, "function": BLUE}
 SPACE_NAMES = {"weight": "weights", "canonical": "canonical weights", "function": "functions"}
@@ -72,7 +77,7 @@ _RC: dict[str, Any] = {
     "axes.grid": False,
     "grid.color": RULE,
     "lines.linewidth": 1.3,
-    "axes.prop_cycle": cycler(color=[BLUE, ORANGE, GREEN, AMBER]),
+    "axes.prop_cycle": cycler(color=SERIES),
     "svg.fonttype": "none",
     "svg.hashsalt": "pyro_bnn",
 }

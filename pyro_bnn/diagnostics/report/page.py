@@ -10,9 +10,11 @@ import xarray as xr
 
 from pyro_bnn.diagnostics.diagnosis import Diagnosis, diagnose
 from pyro_bnn.diagnostics.format import ABSENT, number
+from pyro_bnn.diagnostics.keys import SUMMARY_KEYS
 from pyro_bnn.diagnostics.report.diversity import diversity_pictures, diversity_rows
 from pyro_bnn.diagnostics.report.environment import environment
 from pyro_bnn.diagnostics.report.facts import facts
+from pyro_bnn.diagnostics.report.model import model_notes, model_pictures
 from pyro_bnn.diagnostics.report.orbits import embedding_pictures, quotient_pictures
 from pyro_bnn.diagnostics.report.predictions import (
     ood_pictures,
@@ -21,6 +23,7 @@ from pyro_bnn.diagnostics.report.predictions import (
     score_rows,
     uncertainty_notes,
 )
+from pyro_bnn.diagnostics.report.robustness import robustness_pictures, robustness_rows
 from pyro_bnn.diagnostics.report.sampler import sampler_pictures, sampler_rows
 from pyro_bnn.diagnostics.report.spaces import finer_rows, space_pictures, space_rows, worst_scalars
 from pyro_bnn.diagnostics.report.symmetry import (
@@ -31,7 +34,7 @@ from pyro_bnn.diagnostics.report.symmetry import (
     orbit_rows,
     statement_rows,
 )
-from pyro_bnn.diagnostics.summary import SUMMARY_KEYS, Value, summarize
+from pyro_bnn.diagnostics.summary import Value, summarize
 from pyro_bnn.diagnostics.verdict import comparison, headline, verdicts
 from pyro_bnn.trace import open_trace
 from pyro_bnn.trace.atomic import replacing
@@ -108,6 +111,10 @@ def render(trace: xr.DataTree, found: Diagnosis) -> str:
             uncertainty_notes=uncertainty_notes(found),
             ood=ood_rows(found),
             ood_pictures=ood_pictures(found),
+            robustness=robustness_rows(found),
+            robustness_pictures=robustness_pictures(found),
+            model_notes=model_notes(found),
+            model_pictures=model_pictures(found),
             diversity=diversity_rows(found),
             diversity_members=0 if found.diversity is None else found.diversity.members,
             diversity_pictures=diversity_pictures(found),

@@ -7,7 +7,7 @@ import pytest
 from scipy.optimize import minimize
 from scipy.special import logsumexp, softmax
 
-from pyro_bnn.diagnostics.comparison import stacking_weights
+from pyro_bnn.diagnostics.stacking import stacking_weights
 
 
 def test_weights_maximise_the_density_of_the_mixture() -> None:

@@ -1,0 +1,73 @@
+"""PSIS-LOO of a conjugate model, where leaving one out has a closed form."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import xarray as xr
+from arviz_stats import loo as arviz_loo
+from scipy.stats import norm
+
+from pyro_bnn.diagnostics.draws import effective_draws
+from pyro_bnn.diagnostics.loo import loo
+
+
+def test_loo_of_a_normal_mean_is_exact() -> None:
+    # y ~ N(theta, 1), theta ~ N(0, 100): the predictive density of each row from the others.
+    rng = np.random.default_rng(0)
+    n = 30
+    y = rng.normal(0.5, 1, size=n)
+    precision = n + 1e-2
+    theta = rng.normal(y.sum() / precision, precision**-0.5, size=(4, 1000))
+    values = norm.logpdf(y, theta[..., None], 1)
+    trace = xr.DataTree.from_dict(
+        {"log_likelihood": xr.Dataset({"y": (("chain", "draw", "row"), values)})}
+    )
+    found = loo(trace)
+    assert found is not None
+    others = (y.sum() - y) / (precision - 1)
+    exact = norm.logpdf(y, others, np.sqrt(1 + 1 / (precision - 1)))
+    assert found.elpd == pytest.approx(exact.sum(), abs=0.1)
+    assert found.error == pytest.approx(np.sqrt(n) * exact.std(), rel=0.05)
+    fitted = norm.logpdf(y, y.sum() / precision, np.sqrt(1 + 1 / precision))
+    assert found.parameters == pytest.approx(fitted.sum() - exact.sum(), abs=0.1)
+    assert (found.rows, found.unreliable) == (n, 0)
+
+
+def test_missing_or_broken_likelihoods_give_none() -> None:
+    assert loo(xr.DataTree()) is None
+    values = np.full((1, 1, 3), -1.0)
+    for broken in (values, np.full((2, 5, 3), np.nan)):
+        group = xr.Dataset({"y": (("chain", "draw", "row"), broken)})
+        assert loo(xr.DataTree.from_dict({"log_likelihood": group})) is None
+
+
+def test_rows_of_one_density_and_blocks_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    values = rng.normal(-1, 0.1, size=(2, 200, 7))
+    values[:, :, 3] = -0.25
+    group = xr.Dataset({"y": (("chain", "draw", "row"), values)}, attrs={"rows": 50})
+    trace = xr.DataTree.from_dict({"log_likelihood": group})
+    found = loo(trace)
+    assert found is not None
+    assert (found.pointwise[3], found.lost[3], found.pareto_k[3]) == (-0.25, 0.0, -np.inf)
+    assert (found.rows, found.total) == (7, 50)
+    monkeypatch.setattr("pyro_bnn.diagnostics.loo._BLOCK_BYTES", 2 * 8 * 400)
+    again = loo(trace)
+    assert again is not None
+    np.testing.assert_array_equal(again.pointwise, found.pointwise)
+
+
+def test_loo_equals_arviz() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.normal(-1, 0.5, size=(4, 250, 20))
+    group = xr.Dataset({"y": (("chain", "draw", "row"), values)})
+    trace = xr.DataTree.from_dict({"log_likelihood": group})
+    found = loo(trace)
+    share = effective_draws(group) / 1000
+    theirs = arviz_loo(trace, pointwise=True, reff=share)
+    assert found is not None
+    np.testing.assert_allclose(found.pareto_k, theirs.pareto_k.to_numpy(), atol=1e-10)
+    assert found.elpd == pytest.approx(float(theirs.elpd), abs=1e-8)
+    assert found.error == pytest.approx(float(theirs.se), abs=1e-8)
+    assert found.parameters == pytest.approx(float(theirs.p), abs=1e-8)
