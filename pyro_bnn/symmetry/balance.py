@@ -438,6 +438,8 @@ def _even_out(edges: Sequence[Edge], scales: list[Tensor], waiting: Sequence[Ten
             if not bool(mask.any()):
                 continue
             masses = node_masses(edges, scales, node)
+            if not masses:
+                continue
             counts = node_masses(cells, zeros, node)
             twice = any(edge.nodes.count(node) > 1 for edge in edges)
             delta = _even_step(masses, counts, mask) / (2 if twice else 1)

@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from pyro_bnn.symmetry.computation import Computation
+from pyro_bnn.symmetry.computation import LOUD, Computation
 from pyro_bnn.symmetry.element import GroupElement
 from pyro_bnn.symmetry.group import SymmetryGroup
 from pyro_bnn.symmetry.translation import null_blocks, part, spread
@@ -23,9 +23,10 @@ MANY_WEIGHTS = 20_000_000
 def certify(group: SymmetryGroup, read: Computation) -> SymmetryGroup:
     """Drop the generators that change the output of the network.
 
-    All generators are tried together at generic weights (two points, one for networks of many
-    weights); only if the output moves are they halved until those at fault stand alone.
-    Translations come first: they are conjectures, and those that fail are dropped in silence.
+    All generators are tried together at generic weights (two points, one of them with large
+    weights; one for networks of many weights); only if the output moves are they halved until
+    those at fault stand alone. Translations come first: they are conjectures, and those that
+    fail are dropped in silence.
 
     Parameters
     ----------
@@ -66,7 +67,8 @@ class _Trial:
         self.worst = 0.0
         self._generator = torch.Generator().manual_seed(1)
         count = 1 if _entries(read) > MANY_WEIGHTS else 2
-        self._points = [read.generic_point(self._generator) for _ in range(count)]
+        sizes = (1.0, LOUD)[:count]
+        self._points = [read.generic_point(self._generator, size) for size in sizes]
         self._before = [read(point) for point in self._points]
         self.renew(group)
 

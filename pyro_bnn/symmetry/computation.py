@@ -20,6 +20,7 @@ from pyro_bnn.graph import constant_fold, trace_graph
 from pyro_bnn.logdensity import LogDensity
 
 RUNNING_MEAN, RUNNING_VAR = 3, 4
+LOUD = 4.0
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,16 @@ class Computation:
         live = self.live()
         return tuple(name for name, node in self.placeholders().items() if node not in live)
 
-    def generic_point(self, generator: torch.Generator) -> dict[str, Tensor]:
-        """Draw weights at a point without accidental symmetry."""
+    def generic_point(self, generator: torch.Generator, size: float = 1.0) -> dict[str, Tensor]:
+        """Draw weights at a point without accidental symmetry.
+
+        Parameters
+        ----------
+        generator : torch.Generator
+        size : float
+            Scale of the weights with two axes or more. Small weights hide much: tokens that
+            attend to one another a few times over are nearly equal.
+        """
         point = {}
         for name, weight in self.weights.items():
             transform: Any = biject_to(weight.support)
@@ -110,7 +119,7 @@ class Computation:
             if weight.kind == "real" and len(weight.shape) > 1:
                 fan_in = weight.shape[0] if len(weight.shape) == 2 else 1
                 fan_in = max(fan_in, math.prod(weight.shape[1:]))
-                point[name] = noise * math.sqrt(1.5 / fan_in)
+                point[name] = size * noise * math.sqrt(1.5 / fan_in)
             elif weight.center is not None and weight.kind == "real":
                 point[name] = weight.center.double() + 0.3 * noise
             else:

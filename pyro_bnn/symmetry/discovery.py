@@ -19,6 +19,7 @@ from torch.utils import _pytree as pytree
 
 from pyro_bnn.symmetry.analysis import Analysis, Stacked, Value
 from pyro_bnn.symmetry.assembly import assemble
+from pyro_bnn.symmetry.basis import sparse
 from pyro_bnn.symmetry.certificate import certify
 from pyro_bnn.symmetry.computation import Computation, computation
 from pyro_bnn.symmetry.group import SymmetryGroup
@@ -73,7 +74,7 @@ def discover(source: Any, *args: Any, **kwargs: Any) -> SymmetryGroup:
     odd, shears = half_flips(read)
     analysis, weights = interpret(read, odd)
     group = replace(assemble(analysis, weights, read), shears=shears)
-    return certify(with_translations(group, read), read)
+    return certify(sparse(with_translations(group, read)), read)
 
 
 def interpret(read: Computation, odd: Collection[Node] = ()) -> tuple[Analysis, dict[str, Value]]:

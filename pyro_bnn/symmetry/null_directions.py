@@ -22,7 +22,7 @@ from torch.fx import Interpreter
 from torch.utils import _pytree as pytree
 
 from pyro_bnn.symmetry import action
-from pyro_bnn.symmetry.computation import Computation
+from pyro_bnn.symmetry.computation import LOUD, Computation
 from pyro_bnn.symmetry.group import SymmetryGroup
 from pyro_bnn.symmetry.shear import Shear, long_axis, positions
 from pyro_bnn.symmetry.translation import Translation, joint_block
@@ -104,8 +104,8 @@ def _gradients(read: Computation, sites: Sequence[str]) -> Gradients:
     ]
     few = sum(math.prod(weight.shape) for weight in read.weights.values()) <= FEW_WEIGHTS
     result: Gradients = []
-    for _ in range(4 if few else 1):
-        point = read.generic_point(generator)
+    for size in (1.0, 1.0, 1.0, LOUD)[: 4 if few else 1]:
+        point = read.generic_point(generator, size)
         leaves = {
             name: value.clone().requires_grad_()
             for name, value in point.items()
@@ -223,11 +223,13 @@ def _absorbers(
     """Find the biases that take up whatever is added to a block of a site with one axis."""
     if long_axis(group.shapes[site]) < 0:
         return []
-    goal = torch.cat([p.table(p.gradients[site], site, block).flatten() for p in probes])
+    goal = torch.cat([p.table(p.gradients[site], site, block).flatten() / p.scale for p in probes])
     shears = list(_candidates(group, site, block, null, probes[0].gradients))
     if not shears:
         return []
-    columns = torch.stack([torch.cat([p.pulled(shear) for p in probes]) for shear in shears], 1)
+    columns = torch.stack(
+        [torch.cat([p.pulled(shear) / p.scale for p in probes]) for shear in shears], 1
+    )
     limit = TOLERANCE * float(goal.abs().max())
     for k in range(len(shears)):
         for sign in (1.0, -1.0):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -12,6 +12,8 @@ from pyro_bnn.symmetry import action
 from pyro_bnn.symmetry.balance import Edge, balance, node_masses
 from pyro_bnn.symmetry.element import GroupElement
 from pyro_bnn.symmetry.group import SymmetryGroup, Term
+from pyro_bnn.symmetry.running_statistics import by_statistics
+from pyro_bnn.symmetry.translation import null_blocks
 
 Key = tuple[tuple[int, ...], tuple[float, ...], tuple[tuple[int, ...], ...]]
 
@@ -68,11 +70,13 @@ def min_mass(
     """
     names = list(group.kind("scale"))
     batch = next(iter(params.values())).shape[0]
-    edges = edges_of(group, params, precision, biases)
+    edges = edges_of(_told(group), params, precision, biases)
+    none = Scaled(group.identity(batch), torch.zeros(batch), torch.zeros(batch))
     if not names or not edges:
-        return Scaled(group.identity(batch), torch.zeros(batch), torch.zeros(batch))
+        return replace(none, element=by_statistics(group, params, none.element, all_edges))
     found = balance(edges, [group.families[name].size for name in names], tolerance)
     element = GroupElement(group, {}, dict(zip(names, found.log_scales, strict=True)), {}, batch)
+    element = by_statistics(group, params, element, all_edges)
     degenerate = torch.stack([mask.sum(-1) for mask in found.degenerate]).sum(0)
     return Scaled(element, found.residual, degenerate)
 
@@ -84,9 +88,10 @@ def unit_norm(group: SymmetryGroup, params: Mapping[str, Tensor]) -> Scaled:
     """
     names = list(group.kind("scale"))
     batch = next(iter(params.values())).shape[0]
-    edges = edges_of(group, params, None, True)
+    edges = all_edges(group, params)
+    none = Scaled(group.identity(batch), torch.zeros(batch), torch.zeros(batch))
     if not names or not edges:
-        return Scaled(group.identity(batch), torch.zeros(batch), torch.zeros(batch))
+        return replace(none, element=by_statistics(group, params, none.element, all_edges))
     scales = [edges[0].mass.new_zeros(batch, group.families[name].size) for name in names]
     empty = torch.zeros(batch)
     for node in range(len(names)):
@@ -97,7 +102,28 @@ def unit_norm(group: SymmetryGroup, params: Mapping[str, Tensor]) -> Scaled:
             scales[node] -= total.where(total > 0, 1.0).log() / (2 * exponent)
             empty = empty + (total == 0).sum(-1)
     element = GroupElement(group, {}, dict(zip(names, scales, strict=True)), {}, batch)
+    element = by_statistics(group, params, element, all_edges)
     return Scaled(element, torch.zeros(batch), empty)
+
+
+def all_edges(group: SymmetryGroup, params: Mapping[str, Tensor]) -> list[Edge]:
+    """Reduce the squared weights, biases and all, each counted once."""
+    return edges_of(_told(group), params, None, True)
+
+
+def _told(group: SymmetryGroup) -> SymmetryGroup:
+    """Return a group whose scales leave alone the blocks to which anything may be added.
+
+    They say nothing of a draw; translations make them zero but for rounding.
+    """
+    null = null_blocks(group)
+    if not null:
+        return group
+    families = {
+        name: replace(f, terms=tuple(t for t in f.terms if (t.site, t.block) not in null))
+        for name, f in group.families.items()
+    }
+    return replace(group, families=families)
 
 
 def edges_of(

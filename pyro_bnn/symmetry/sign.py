@@ -11,7 +11,7 @@ from pyro_bnn.symmetry.action import site_terms
 from pyro_bnn.symmetry.element import GroupElement
 from pyro_bnn.symmetry.group import Family, SymmetryGroup, Term
 from pyro_bnn.symmetry.rows import Occurrence, entries, rows
-from pyro_bnn.symmetry.translation import null_blocks
+from pyro_bnn.symmetry.translation import joint_block, null_blocks
 
 TIE = 1e-9
 
@@ -148,14 +148,11 @@ def _eliminate(
 
 
 def _next(group: SymmetryGroup, families: Mapping[str, Family]) -> tuple[str, Term] | None:
-    """Return a family that acts alone on some block, and the block; None if there is none.
-
-    Blocks that translations make zero tell no sign.
-    """
-    null = null_blocks(group)
+    """Return a family that acts alone on some block, and the block; None if there is none."""
+    blind = _blind(group)
     for name, family in families.items():
         for term in family.terms:
-            if (term.site, term.block) in null:
+            if (term.site, term.block) in blind:
                 continue
             acting = [
                 other
@@ -165,3 +162,19 @@ def _next(group: SymmetryGroup, families: Mapping[str, Family]) -> tuple[str, Te
             if acting == [name]:
                 return name, term
     return None
+
+
+def _blind(group: SymmetryGroup) -> set[tuple[str, tuple[int, ...]]]:
+    """Return the blocks that tell no sign.
+
+    Those that translations make zero; and those with a mean of zero over two units, where to
+    flip is to exchange the two.
+    """
+    blind = null_blocks(group)
+    for moved in group.translations.values():
+        block = joint_block(group, moved.site, moved.block)
+        if moved.along >= 0 and block.sizes[moved.along] == 2:
+            space = group.spaces.get(block.spaces[moved.along])
+            if space is not None and space.permutable:
+                blind.add((moved.site, moved.block))
+    return blind
