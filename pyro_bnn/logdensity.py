@@ -145,6 +145,10 @@ class LogDensity:
         self.device: torch.device = first.device
         self._check_batchable()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the graphs, which another process traces for itself."""
+        return {**self.__dict__, "_graphs": {}}
+
     # Positions
 
     def flatten(self, sites: Mapping[str, Tensor]) -> Tensor:

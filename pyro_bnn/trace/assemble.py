@@ -20,7 +20,7 @@ from pyro_bnn.trace.atomic import replacing
 from pyro_bnn.trace.copying import copy_without
 from pyro_bnn.trace.netcdf import NetcdfWriter
 from pyro_bnn.trace.reader import check_segments
-from pyro_bnn.trace.segments import segment_paths
+from pyro_bnn.trace.segments import chain_numbers, segment_paths
 
 _NO_EXTRA: Mapping[str, xr.Dataset] = {}
 
@@ -28,10 +28,10 @@ _NO_EXTRA: Mapping[str, xr.Dataset] = {}
 def assemble(
     run: Path, attrs: Mapping[str, Any], extra: Mapping[str, xr.Dataset] = _NO_EXTRA
 ) -> Path:
-    """Concatenate the segments of a run along ``draw`` into its ``trace.nc``.
+    """Join the segments of a run, in their draws and chains, into its ``trace.nc``.
 
     One segment is in memory at a time (and at most one block of draws that waits for its chunk to
-    fill), however many draws there are. The file appears whole, by a rename.
+    fill), however many draws and chains there are. The file appears whole, by a rename.
 
     Parameters
     ----------
@@ -59,13 +59,22 @@ def assemble(
             f"The run {run} has no whole segment: let it write one before assembling the trace."
         )
     check_segments(segments)
-    draws = _count_draws(segments)
+    counts = [chain_numbers(segment) for segment in segments]
+    in_blocks = len(set(counts)) > 1
+    chains = len({number for numbers in counts for number in numbers})
+    # Of blocks of chains, each has all draws: those of one count.
+    alike = [s for s, own in zip(segments, counts, strict=True) if own == counts[0]]
+    draws = _count_draws(alike if in_blocks else segments)
     path = run / "trace.nc"
     with replacing(path, sealed=True) as temporary, NetcdfWriter(temporary) as out:
         out.set_attrs(attrs)
         for segment in segments:
             for group, count in draws.items():
-                out.append(group, _load(segment, group), count)
+                block = _load(segment, group)
+                if in_blocks:
+                    out.place(group, block, chains, count)
+                else:
+                    out.append(group, block, count)
         for group, data in extra.items():
             out.put(group, data)
     return path

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +12,7 @@ from typing import Any, Self
 import netCDF4
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from pyro_bnn.errors import UserError
 from pyro_bnn.trace.schema import encode_attrs
@@ -104,6 +105,38 @@ class NetcdfWriter:
             target = self._file.createGroup(group)
             self._streams[group] = _DrawStream(target, block, draws)
         self._streams[group].append(block)
+
+    def place(self, group: str, block: xr.Dataset, chains: int, draws: int) -> None:
+        """Write a block of chains and draws to where its coordinates say, in a group of them all.
+
+        Parameters
+        ----------
+        group
+            Name of the group, which the first block defines.
+        block
+            Variables over ``chain`` and ``draw``, with integer coordinates of both.
+        chains, draws
+            How many there are in all.
+        """
+        variables, attrs = _encoded(block)
+        if group not in self._file.groups:
+            _, layout = chunk_layout(xr.Dataset(dict(variables)), draws)
+            whole = {"chain": chains, "draw": draws}
+            sized = {name: _resized(variable, whole) for name, variable in variables.items()}
+            target = self._file.createGroup(group)
+            _define(target, sized, attrs, layout, unlimited=())
+            for name, size in whole.items():
+                target.variables[name][...] = np.arange(size)
+        target = self._file.groups[group]
+        first = int(block["draw"][0])
+        span = slice(first, first + block.sizes["draw"])
+        for rows, chain in _runs(block["chain"].to_numpy()):
+            where = {"chain": chain, "draw": span}
+            for name, variable in variables.items():
+                if name in where or not {"chain", "draw"} <= set(variable.dims):
+                    continue
+                index = tuple(where.get(str(dim), slice(None)) for dim in variable.dims)
+                target.variables[name][index] = variable.isel(chain=rows).values
 
 
 def chunk_layout(data: xr.Dataset, draws: int) -> tuple[int, dict[str, tuple[int, ...]]]:
@@ -219,13 +252,14 @@ def _define(
     variables: Mapping[str, xr.Variable],
     attrs: Mapping[str, Any],
     layout: Mapping[str, tuple[int, ...]] | None,
+    unlimited: Collection[str] = ("draw",),
 ) -> None:
     target.setncatts(encode_attrs(attrs))
     for variable in variables.values():
         for dim, size in variable.sizes.items():
             if dim not in target.dimensions:
-                unlimited = layout is not None and dim == "draw"
-                target.createDimension(str(dim), None if unlimited else size)
+                grows = layout is not None and dim in unlimited
+                target.createDimension(str(dim), None if grows else size)
     for name, variable in variables.items():
         attributes = encode_attrs({str(key): value for key, value in variable.attrs.items()})
         created = target.createVariable(
@@ -238,6 +272,21 @@ def _define(
         )
         created.set_auto_maskandscale(False)
         created.setncatts(attributes)
+
+
+def _resized(variable: xr.Variable, sizes: Mapping[str, int]) -> xr.Variable:
+    """Return a variable of other sizes that takes no memory."""
+    shape = [sizes.get(str(dim), size) for dim, size in variable.sizes.items()]
+    values = np.broadcast_to(np.zeros((), variable.dtype), shape)
+    return xr.Variable(variable.dims, values, variable.attrs, fastpath=True)
+
+
+def _runs(numbers: NDArray[np.int64]) -> Iterator[tuple[slice, slice]]:
+    """Cut numbers into runs that count up: places among them, and the numbers themselves."""
+    for run in np.split(np.arange(len(numbers)), np.flatnonzero(np.diff(numbers) != 1) + 1):
+        first, last = int(run[0]), int(run[-1]) + 1
+        start = int(numbers[first])
+        yield slice(first, last), slice(start, start + last - first)
 
 
 def _row_shape(variable: xr.Variable) -> list[int]:

@@ -13,7 +13,7 @@ from pyro_bnn.errors import UserError
 from pyro_bnn.trace.collection import Collection, is_collection
 from pyro_bnn.trace.netcdf import chunk_layout, small_chunk_cache
 from pyro_bnn.trace.seal import is_damaged
-from pyro_bnn.trace.segments import segment_paths
+from pyro_bnn.trace.segments import chain_numbers, segment_paths
 
 Chunks = str | int | Mapping[str, Any] | None
 
@@ -174,22 +174,45 @@ def draw_block(data: xr.Dataset) -> int:
 
 def _open_segments(segments: list[Path], chunks: Chunks) -> xr.DataTree:
     check_segments(segments)
+    segments = _of_as_many_draws(segments)
     trees = [_open_netcdf(path, chunks) for path in segments]
     groups = {
-        name: xr.concat(
-            [tree[name].to_dataset() for tree in trees],
-            dim="draw",
-            data_vars="minimal",
-            coords="minimal",
-            compat="override",
-            join="override",
-            combine_attrs="override",
-        )
-        for name in trees[0].children
+        name: _joined([tree[name].to_dataset() for tree in trees]) for name in trees[0].children
     }
     joined = xr.DataTree.from_dict(groups)
     joined.set_close(_closer(trees))
     return joined
+
+
+def _of_as_many_draws(segments: list[Path]) -> list[Path]:
+    """Leave out blocks of chains that have fewer segments than the first, being unfinished."""
+    blocks: dict[tuple[int, ...], list[Path]] = {}
+    for path in segments:
+        blocks.setdefault(chain_numbers(path), []).append(path)
+    first = len(next(iter(blocks.values())))
+    return [path for block in blocks.values() if len(block) == first for path in block]
+
+
+def _joined(parts: list[xr.Dataset]) -> xr.Dataset:
+    """Join segments of one group: along the draws, then along blocks of chains."""
+    blocks: dict[tuple[int, ...], list[xr.Dataset]] = {}
+    for part in parts:
+        chains = tuple(part["chain"].to_numpy().tolist()) if "chain" in part.coords else ()
+        blocks.setdefault(chains, []).append(part)
+    rows = [_concat(block, "draw") for block in blocks.values()]
+    return rows[0] if len(rows) == 1 else _concat(rows, "chain").sortby("chain")
+
+
+def _concat(parts: list[xr.Dataset], dim: str) -> xr.Dataset:
+    return xr.concat(
+        parts,
+        dim=dim,
+        data_vars="minimal",
+        coords="minimal",
+        compat="override",
+        join="override",
+        combine_attrs="override",
+    )
 
 
 def _closer(trees: list[xr.DataTree]) -> Callable[[], None]:

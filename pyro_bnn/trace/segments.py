@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import netCDF4
 from torch import Tensor
 
 from pyro_bnn.trace.atomic import TEMPORARY_SUFFIX, replacing
@@ -43,7 +44,11 @@ class SegmentWriter:
         self._sync = sync
 
     def write(
-        self, index: int, groups: Mapping[str, Mapping[str, Tensor]], draw_start: int
+        self,
+        index: int,
+        groups: Mapping[str, Mapping[str, Tensor]],
+        draw_start: int,
+        chains: Sequence[int] | None = None,
     ) -> Path:
         """Write one segment.
 
@@ -56,6 +61,8 @@ class SegmentWriter:
             ``(chain, draw, *shape)``.
         draw_start
             Number of the first draw of the segment.
+        chains
+            Numbers of its chains, where the segment holds some of them; all by default.
 
         Returns
         -------
@@ -66,7 +73,8 @@ class SegmentWriter:
         replace = replacing(path, sync=self._sync, sealed=True)
         with replace as temporary, NetcdfWriter(temporary) as out:
             for group, draws in groups.items():
-                out.put(group, site_dataset(draws, self._dims, draw_start))
+                data = site_dataset(draws, self._dims, draw_start)
+                out.put(group, data if chains is None else data.assign_coords(chain=list(chains)))
         return path
 
 
@@ -85,6 +93,24 @@ def segment_paths(run: Path) -> list[Path]:
     """
     found = (Path(run) / "segments").glob("*.nc")
     return sorted((p for p in found if _SEGMENT.fullmatch(p.name)), key=lambda p: int(p.stem))
+
+
+def chain_numbers(segment: Path) -> tuple[int, ...]:
+    """Return the numbers of the chains that a segment holds.
+
+    Parameters
+    ----------
+    segment
+        The segment's file.
+
+    Returns
+    -------
+    tuple of int
+        Empty if the segment has no group ``posterior``.
+    """
+    with netCDF4.Dataset(segment) as file:
+        group = file.groups.get("posterior")
+        return () if group is None else tuple(group.variables["chain"][...].tolist())
 
 
 def discard_segments(run: Path, start: int) -> None:

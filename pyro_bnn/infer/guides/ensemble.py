@@ -30,7 +30,11 @@ class Ensemble(Guide):
     size : int
         Members.
     block : int, optional
-        Members that are trained at once; by default as many as fit some 256 MB, 64 at most.
+        Members that are trained at once; by default as many as fit some 256 MB, 64 at most, or
+        one at a time where convolutions on a CPU turn out to be faster so. `batching` says how
+        many were, and why.
+    workers : int
+        Processes that train, each its own blocks; threads are shared out among them.
     retries : int
         How often a member that failed is trained again, with another seed, before it is left out.
 
@@ -49,9 +53,16 @@ class Ensemble(Guide):
     """
 
     def __init__(
-        self, guide: Guide, size: int, *, block: int | None = None, retries: int = 0
+        self,
+        guide: Guide,
+        size: int,
+        *,
+        block: int | None = None,
+        retries: int = 0,
+        workers: int = 1,
     ) -> None:
-        for name, value, least in (("size", size, 1), ("block", block, 1), ("retries", retries, 0)):
+        numbers = {"size": (size, 1), "block": (block, 1), "workers": (workers, 1)}
+        for name, (value, least) in {**numbers, "retries": (retries, 0)}.items():
             if value is not None and value < least:
                 raise UserError(f"Ensemble: {name} is {value}, give at least {least}")
         if isinstance(guide, Ensemble):
@@ -64,7 +75,7 @@ class Ensemble(Guide):
             fail_above=guide.fail_above,
         )
         self.training = guide.training
-        self.size, self.retries = size, retries
+        self.size, self.retries, self.workers = size, retries, workers
         self.block = guide.block if block is None else block
         self.trainable = guide.trainable if size == 1 else ()
         self.has_density = guide.has_density
@@ -77,6 +88,12 @@ class Ensemble(Guide):
     def start(self, position: Tensor, density: LogDensity) -> Parameters:
         """Start every member as the guide does."""
         return self.guide.start(position, density)
+
+    def take_step(
+        self, density: LogDensity, sources: Sequence[torch.Generator]
+    ) -> Callable[[], object]:
+        """Return a function that computes one gradient of some members."""
+        return self.guide.take_step(density, sources)
 
     def train(
         self,

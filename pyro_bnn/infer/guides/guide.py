@@ -15,10 +15,9 @@ from pyro.distributions.util import sum_rightmost
 from torch import Tensor
 
 from pyro_bnn.errors import UserError
-from pyro_bnn.infer.allocator import keep_freed_memory
 from pyro_bnn.infer.guides.descent import Descent, Parameters, nodes_at_zero
 from pyro_bnn.infer.guides.failure import Failure
-from pyro_bnn.infer.guides.fitting import Fitting
+from pyro_bnn.infer.guides.fitting import Fitted, Fitting
 from pyro_bnn.infer.guides.seeds import generators
 from pyro_bnn.infer.guides.training import Training
 from pyro_bnn.logdensity import LogDensity, Rows
@@ -54,6 +53,8 @@ class Guide(ABC):
         Their numbers.
     failures : list of Failure
         Every training that failed, retried or not.
+    batching : str
+        How many members were trained at once, and why.
     """
 
     trainable: tuple[str, ...] = ()
@@ -68,6 +69,7 @@ class Guide(ABC):
     size = 1
     retries = 0
     block: int | None = None
+    workers = 1
 
     def __init__(
         self,
@@ -85,6 +87,7 @@ class Guide(ABC):
         self.members: list[int] = []
         self.failures: list[Failure] = []
         self.gradients = 0
+        self.batching = ""
         self._density = model if isinstance(model, LogDensity) else None
         self._state: Parameters = {}
         self._sites: dict[str, tuple[int, tuple[Any, ...]]] = {}
@@ -199,13 +202,25 @@ class Guide(ABC):
             is not to be resumed or was started with another seed.
         """
         density = self.setup(*args, **kwargs)
-        if density.device.type == "cpu":
-            keep_freed_memory()
-        fitting = Fitting(self, density, seed, run_dir, save_every)
-        found = fitting.run(resume=resume)
-        self._state, self.failures = found.state, found.failures
-        self.members, self.seeds, self.gradients = found.members, found.seeds, found.gradients
+        found = Fitting(self, density, seed, run_dir, save_every).run(resume=resume)
+        self.take(found)
+        self._state = found.state(density.device)
         return self
+
+    def take(self, found: Fitted) -> None:
+        """Take note of how a training ended, the state itself apart."""
+        self.failures, self.batching = found.failures, found.batching
+        self.members, self.seeds, self.gradients = found.members, found.seeds, found.gradients
+
+    def take_step(
+        self, density: LogDensity, sources: Sequence[torch.Generator]
+    ) -> Callable[[], object]:
+        """Return a function that computes one gradient of as many members as there are sources."""
+        starts = [density.initial_position(1, s, strategy=self.init_strategy) for s in sources]
+        parameters = self.start(torch.cat(starts), density)
+        size = min(self.training.batch_size or density.rows, density.rows)
+        rows = torch.arange(size, device=density.device).expand(len(sources), -1)
+        return lambda: self.gradient(parameters, density, rows, sources)
 
     def setup(self, *args: Any, **kwargs: Any) -> LogDensity:
         """Learn the sites of the model on the given data, without training."""

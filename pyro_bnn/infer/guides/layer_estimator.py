@@ -45,6 +45,10 @@ class LayerEstimator:
         self._graphs: dict[Any, Callable[..., tuple[Tensor, Tensor]]] = {}
         self._layers: dict[Any, Any] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the graphs, which another process traces for itself."""
+        return {**self.__dict__, "_graphs": {}}
+
     def gradient(
         self,
         loc: Tensor,

@@ -47,10 +47,17 @@ class GuideSettings(Table):
     )
     retries: int = Field(1, ge=0, description="How often a member that failed is trained again.")
     block: int | None = Field(None, ge=1, description="Members that are trained at once.")
+    workers: int = Field(1, ge=1, description="Processes that train, each its own blocks.")
 
     def ensemble(self, density: LogDensity, size: int) -> Ensemble:
         """Build the guide, `size` times."""
-        return Ensemble(self.guide(density), size, block=self.block, retries=self.retries)
+        return Ensemble(
+            self.guide(density),
+            size,
+            block=self.block,
+            retries=self.retries,
+            workers=self.workers,
+        )
 
     def guide(self, density: LogDensity) -> Guide:
         """Build the guide."""
@@ -59,7 +66,7 @@ class GuideSettings(Table):
     def options(self) -> dict[str, Any]:
         """Return the guide's own keys and its training, as arguments of its class."""
         keys = {field.name: getattr(self, field.name) for field in fields(Training)}
-        own = self.model_dump(exclude={"name", "retries", "block", *keys})
+        own = self.model_dump(exclude={"name", "retries", "block", "workers", *keys})
         return {"training": Training(**keys), **own}
 
 

@@ -147,10 +147,10 @@ def test_a_run_is_a_trace_and_goes_on(net, build, tmp_path, monkeypatch):
     stopped = run("stopped")
     segment = stopped._segment
 
-    def dying(index, count):
-        if index == 1:
+    def dying(place, *rest):
+        if place == 1:
             raise KeyboardInterrupt
-        return segment(index, count)
+        return segment(place, *rest)
 
     monkeypatch.setattr(stopped, "_segment", dying)
     with pytest.raises(KeyboardInterrupt):

@@ -194,7 +194,7 @@ def test_blocks_are_sized_by_what_a_member_keeps(line, monkeypatch):
             return super().train(density, sources, resume, save)
 
     # Room for two members of 3 + 3 + 9 float64 numbers, and what passes between operators.
-    monkeypatch.setattr("pyro_bnn.infer.guides.fitting._BLOCK_BYTES", 2 * 10 * 8 * 15)
+    monkeypatch.setattr("pyro_bnn.infer.guides.batching._BLOCK_BYTES", 2 * 10 * 8 * 15)
     guide = Counted(line.density, Training(epochs=2, batch_size=None))
     Ensemble(guide, size=5).fit(seed=0)
     assert sizes == [2, 2, 1]
