@@ -13,9 +13,9 @@ from pyro.infer.mcmc.adaptation import WarmupAdapter
 
 from pyro_bnn.infer import HMC, MCMC
 from pyro_bnn.infer.adaptation.dual_averaging import DualAveraging
+from pyro_bnn.infer.adaptation.first_step_size import reasonable_step_size
 from pyro_bnn.infer.adaptation.mass_matrix import PooledVariance
 from pyro_bnn.infer.adaptation.schedule import window_ends
-from pyro_bnn.infer.adaptation.warmup import reasonable_step_size
 from pyro_bnn.infer.kernels.hamiltonian import metric_from_variance
 
 

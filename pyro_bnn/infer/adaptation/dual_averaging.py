@@ -52,3 +52,13 @@ class DualAveraging(NamedTuple):
         log_step = self.mu - updates.sqrt() / _GAMMA * error
         averaged = self.log_averaged + updates**-_KAPPA * (log_step - self.log_averaged)
         return DualAveraging(self.mu, log_step, averaged, error, updates)
+
+    @property
+    def current(self) -> Tensor:
+        """The step size to try next."""
+        return self.log_step.exp()
+
+    @property
+    def settled(self) -> Tensor:
+        """The step size to keep: a weighted average of those that were tried."""
+        return self.log_averaged.exp()

@@ -61,3 +61,13 @@ class EnergyVariance(NamedTuple):
         change = torch.where(known, change, 1.0).clamp(0.5, 2.0)
         change = torch.where(finite, change, 0.5)
         return EnergyVariance(self.step_size * change, ratios, weights, self.unit)
+
+    @property
+    def current(self) -> Tensor:
+        """The step size to try next."""
+        return self.step_size
+
+    @property
+    def settled(self) -> Tensor:
+        """The step size to keep: the same."""
+        return self.step_size

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from pyro_bnn.infer.adaptation.dual_averaging import DualAveraging
+from pyro_bnn.infer.adaptation.first_step_size import StepSizeSearch
 from pyro_bnn.infer.adaptation.trajectory_length import LengthAscent, chees_slope
-from pyro_bnn.infer.adaptation.warmup import StepSizeSearch, Warmup
+from pyro_bnn.infer.adaptation.warmup import Warmup
 from pyro_bnn.infer.kernels.hamiltonian import Density, Info
 
 __all__ = ["TrajectoryWarmup"]
@@ -100,13 +101,13 @@ class TrajectoryWarmup(Warmup):
             names = LengthAscent._fields
             self.ascent = LengthAscent(*(saved[f"warmup.ascent.{n}"] for n in names))
 
-    def _averaging(self, step_size: Tensor) -> DualAveraging:
+    def _tune_from(self, step_size: Tensor) -> DualAveraging:
         # Not drawn to ten times the step that one leapfrog step allows: a trajectory allows less.
         return DualAveraging.start(step_size)._replace(mu=step_size.log())
 
-    def _pool(self, acceptance: Tensor) -> Tensor:
+    def _pool(self, observed: Tensor) -> Tensor:
         # A chain that rejects everything pulls the harmonic mean down, but not to zero.
-        return acceptance.clamp(min=0.1).reciprocal().nanmean().reciprocal()
+        return observed.clamp(min=0.1).reciprocal().nanmean().reciprocal()
 
     def _climb(self, state: Any, info: Info) -> Any:
         assert self.ascent is not None

@@ -8,11 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_bnn.errors import UserError
-from pyro_bnn.infer.adaptation.trajectory import TrajectoryWarmup
-from pyro_bnn.infer.adaptation.warmup import acceptance_of, search_step_size
+from pyro_bnn.infer.adaptation.first_step_size import acceptance_of, search_step_size
 from pyro_bnn.infer.kernels.hamiltonian import Density, Info, Trajectory
-from pyro_bnn.infer.kernels.hamiltonian_kernel import HamiltonianKernel
 from pyro_bnn.infer.kernels.isokinetic import (
     GRADIENTS_PER_STEP,
     draw_direction,
@@ -22,12 +19,13 @@ from pyro_bnn.infer.kernels.isokinetic import (
 )
 from pyro_bnn.infer.kernels.metropolis import accept_or_reject
 from pyro_bnn.infer.kernels.trajectory import TrajectoryState, count_steps
+from pyro_bnn.infer.kernels.trajectory_kernel import TrajectoryKernel
 from pyro_bnn.logdensity import LogDensity
 
 __all__ = ["AdjustedMCLMC"]
 
 
-class AdjustedMCLMC(HamiltonianKernel):
+class AdjustedMCLMC(TrajectoryKernel):
     """Isokinetic trajectories of random length, each from a fresh direction, accepted or rejected.
 
     The change of potential and kinetic energy along a trajectory takes the place of the error of
@@ -56,7 +54,6 @@ class AdjustedMCLMC(HamiltonianKernel):
         If an option is out of range; by `init`, if there is only one latent number.
     """
 
-    state_type = TrajectoryState
     max_steps = 512
     """Steps that a draw makes at most."""
 
@@ -65,36 +62,20 @@ class AdjustedMCLMC(HamiltonianKernel):
         model: Callable[..., Any] | LogDensity,
         step_size: float = 0.1,
         num_steps: float = 5.0,
-        adapt_step_size: bool = True,
-        adapt_num_steps: bool = True,
-        adapt_mass_matrix: bool = True,
-        full_mass: bool = False,
+        *,
         target_accept_prob: float = 0.9,
-        init_strategy: Callable[..., Any] | None = None,
-        **pyro_only: Any,
+        **options: Any,
     ) -> None:
         super().__init__(
-            model,
-            step_size=step_size,
-            adapt_step_size=adapt_step_size,
-            adapt_mass_matrix=adapt_mass_matrix,
-            full_mass=full_mass,
-            target_accept_prob=target_accept_prob,
-            init_strategy=init_strategy,
-            **pyro_only,
+            model, step_size, num_steps, target_accept_prob=target_accept_prob, **options
         )
-        if num_steps < 1:
-            raise UserError(f"AdjustedMCLMC: num_steps is {num_steps}, give at least 1")
-        self.num_steps = num_steps
-        self.adapt_num_steps = adapt_num_steps
 
     def init(
         self, position: Tensor, density: Density, generator: torch.Generator
     ) -> TrajectoryState:
         """Start a batch of chains at positions ``(chain, dim)``."""
         refuse_one_dimension(position, "AdjustedMCLMC")
-        state = super().init(position, density, generator)
-        return TrajectoryState.start(state, self.num_steps)
+        return super().init(position, density, generator)
 
     def step(
         self, state: TrajectoryState, density: Density, generator: torch.Generator
@@ -117,27 +98,15 @@ class AdjustedMCLMC(HamiltonianKernel):
         trajectory = Trajectory(state.position, position, velocity, steps * stats["step_size"])
         return new, Info(stats, GRADIENTS_PER_STEP * steps, trajectory)
 
-    def warmup(self, num_steps: int) -> TrajectoryWarmup:
-        """Return the adaptation of step size, length and preconditioner over `num_steps` steps."""
-        return TrajectoryWarmup(
-            num_steps,
-            adapt_step_size=self.adapt_step_size,
-            adapt_num_steps=self.adapt_num_steps,
-            adapt_mass_matrix=self.adapt_mass_matrix,
-            target_accept_prob=self.target_accept_prob,
-            find_step_size=_reasonable_step_size,
-        )
+    def _find_step_size(self, state: Any, density: Density, generator: torch.Generator) -> Tensor:
+        """Double or halve step sizes until one isokinetic step is accepted 80 % of the time."""
+        direction = draw_direction(state.position, generator)
+        root = state.metric.unwhitening()
 
+        def rate(step_size: Tensor) -> Tensor:
+            _, _, potential, _, kinetic = isokinetic_step(
+                state.position, direction, state.gradient, density, step_size, root
+            )
+            return acceptance_of(potential - state.potential + kinetic, state.potential)
 
-def _reasonable_step_size(state: Any, density: Density, generator: torch.Generator) -> Tensor:
-    """Double or halve step sizes until one isokinetic step is accepted 80 % of the time."""
-    direction = draw_direction(state.position, generator)
-    root = state.metric.unwhitening()
-
-    def rate(step_size: Tensor) -> Tensor:
-        _, _, potential, _, kinetic = isokinetic_step(
-            state.position, direction, state.gradient, density, step_size, root
-        )
-        return acceptance_of(potential - state.potential + kinetic, state.potential)
-
-    return search_step_size(state.step_size, rate)
+        return search_step_size(state.step_size, rate)

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pyro_bnn.errors import UserError
-from pyro_bnn.infer.adaptation.trajectory import TrajectoryWarmup
-from pyro_bnn.infer.adaptation.warmup import reasonable_step_size
+from pyro_bnn.infer.adaptation.first_step_size import reasonable_step_size
 from pyro_bnn.infer.kernels.hamiltonian import Density, Info
-from pyro_bnn.infer.kernels.hamiltonian_kernel import HamiltonianKernel
 from pyro_bnn.infer.kernels.hmc import metropolis_step
 from pyro_bnn.infer.kernels.trajectory import TrajectoryState, count_steps
-from pyro_bnn.logdensity import LogDensity
+from pyro_bnn.infer.kernels.trajectory_kernel import TrajectoryKernel
 
 __all__ = ["ChEES"]
 
 
-class ChEES(HamiltonianKernel):
+class ChEES(TrajectoryKernel):
     """Hamiltonian Monte Carlo whose trajectories are as long as the chains find useful.
 
     Warm-up climbs the change in the estimator of the expected square, the mean of
@@ -50,37 +47,8 @@ class ChEES(HamiltonianKernel):
         If an option is out of range; by `init`, if there is a single chain.
     """
 
-    state_type = TrajectoryState
     max_steps = 1024
     """Leapfrog steps that a draw makes at most."""
-
-    def __init__(
-        self,
-        model: Callable[..., Any] | LogDensity,
-        step_size: float = 0.1,
-        num_steps: float = 10.0,
-        adapt_step_size: bool = True,
-        adapt_num_steps: bool = True,
-        adapt_mass_matrix: bool = True,
-        full_mass: bool = False,
-        target_accept_prob: float = 0.651,
-        init_strategy: Callable[..., Any] | None = None,
-        **pyro_only: Any,
-    ) -> None:
-        super().__init__(
-            model,
-            step_size=step_size,
-            adapt_step_size=adapt_step_size,
-            adapt_mass_matrix=adapt_mass_matrix,
-            full_mass=full_mass,
-            target_accept_prob=target_accept_prob,
-            init_strategy=init_strategy,
-            **pyro_only,
-        )
-        if num_steps < 1:
-            raise UserError(f"ChEES: num_steps is {num_steps}, give at least 1")
-        self.num_steps = num_steps
-        self.adapt_num_steps = adapt_num_steps
 
     def init(
         self, position: Tensor, density: Density, generator: torch.Generator
@@ -91,8 +59,7 @@ class ChEES(HamiltonianKernel):
                 "ChEES learns the trajectory length across chains and has only one: "
                 "give num_chains of at least 2, or use HMC"
             )
-        state = super().init(position, density, generator)
-        return TrajectoryState.start(state, self.num_steps)
+        return super().init(position, density, generator)
 
     def step(
         self, state: TrajectoryState, density: Density, generator: torch.Generator
@@ -102,13 +69,5 @@ class ChEES(HamiltonianKernel):
         new, info = metropolis_step(state, steps, density, generator)
         return new._replace(draws=new.draws + 1), info
 
-    def warmup(self, num_steps: int) -> TrajectoryWarmup:
-        """Return the adaptation of step size, length and mass matrix over `num_steps` steps."""
-        return TrajectoryWarmup(
-            num_steps,
-            adapt_step_size=self.adapt_step_size,
-            adapt_num_steps=self.adapt_num_steps,
-            adapt_mass_matrix=self.adapt_mass_matrix,
-            target_accept_prob=self.target_accept_prob,
-            find_step_size=reasonable_step_size,
-        )
+    def _find_step_size(self, state: Any, density: Density, generator: torch.Generator) -> Tensor:
+        return reasonable_step_size(state, density, generator)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pyro_bnn.errors import UserError
+from pyro_bnn.infer.adaptation.first_step_size import reasonable_step_size
 from pyro_bnn.infer.adaptation.warmup import Warmup
 from pyro_bnn.infer.kernels.hamiltonian import Density, State, unit_metric
 from pyro_bnn.infer.kernels.kernel import Kernel
@@ -86,4 +87,5 @@ class HamiltonianKernel(Kernel):
             adapt_step_size=self.adapt_step_size,
             adapt_mass_matrix=self.adapt_mass_matrix,
             target_accept_prob=self.target_accept_prob,
+            find_step_size=reasonable_step_size,
         )

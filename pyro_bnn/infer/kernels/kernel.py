@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -214,5 +215,11 @@ class _DrivenByPyro:
 
 
 def _own_options(kernel: type[Kernel]) -> list[str]:
-    names = kernel.__init__.__code__.co_varnames[: kernel.__init__.__code__.co_argcount]
-    return [name for name in names if name not in ("self", "model")]
+    """Options of a kernel's constructor and of those that it hands options on to."""
+    found: dict[str, None] = {}
+    for base in kernel.__mro__:
+        if issubclass(base, Kernel) and "__init__" in vars(base):
+            parameters = inspect.signature(base.__init__).parameters.values()
+            named = [p.name for p in parameters if p.kind is not inspect.Parameter.VAR_KEYWORD]
+            found |= dict.fromkeys(named)
+    return [name for name in found if name not in ("self", "model")]

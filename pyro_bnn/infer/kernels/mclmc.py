@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from pyro_bnn.errors import UserError
+from pyro_bnn.infer.adaptation.first_step_size import search_step_size
 from pyro_bnn.infer.adaptation.microcanonical import MicrocanonicalWarmup
-from pyro_bnn.infer.adaptation.warmup import search_step_size
 from pyro_bnn.infer.kernels.hamiltonian import DIVERGENCE, Density, Info, Metric, unit_metric
 from pyro_bnn.infer.kernels.isokinetic import (
     GRADIENTS_PER_STEP,

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from pyro_bnn.errors import UserError
-from pyro_bnn.infer.kernels.schedules import Schedule
 from pyro_bnn.infer.kernels.stochastic_gradient import (
     StochasticGradientKernel,
     StochasticState,
@@ -51,25 +50,12 @@ class PreconditionedSGLD(StochasticGradientKernel):
         self,
         model: Callable[..., Any] | LogDensity,
         step_size: float = 1e-2,
-        batch_size: int | None = None,
-        schedule: Schedule | None = None,
-        steps_per_draw: int = 1,
+        *,
         decay: float = 0.99,
         stability: float = 1e-5,
-        control_variates: bool = False,
-        init_strategy: Callable[..., Any] | None = None,
-        **pyro_only: Any,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            model,
-            step_size=step_size,
-            batch_size=batch_size,
-            schedule=schedule,
-            steps_per_draw=steps_per_draw,
-            control_variates=control_variates,
-            init_strategy=init_strategy,
-            **pyro_only,
-        )
+        super().__init__(model, step_size, **options)
         if not 0 <= decay < 1:
             raise UserError(f"PreconditionedSGLD: decay is {decay}, give a number in [0, 1)")
         if stability <= 0:

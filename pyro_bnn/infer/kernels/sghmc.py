@@ -6,21 +6,16 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from pyro_bnn.errors import UserError
-from pyro_bnn.infer.kernels.schedules import Schedule
-from pyro_bnn.infer.kernels.stochastic_gradient import (
-    StochasticGradientKernel,
-    StochasticState,
-    normal_like,
-)
+from pyro_bnn.infer.kernels.momentum import MomentumKernel
+from pyro_bnn.infer.kernels.stochastic_gradient import StochasticState, normal_like
 from pyro_bnn.logdensity import LogDensity
 
 __all__ = ["SGHMC"]
 
 
-class SGHMC(StochasticGradientKernel):
+class SGHMC(MomentumKernel):
     """Langevin dynamics with momentum over a batch of chains.
 
     In the parametrisation by learning rate and momentum (Chen et al. 2014, equation 15), a step of
@@ -50,37 +45,17 @@ class SGHMC(StochasticGradientKernel):
         model: Callable[..., Any] | LogDensity,
         step_size: float = 1e-4,
         friction: float = 0.1,
-        batch_size: int | None = None,
-        schedule: Schedule | None = None,
-        steps_per_draw: int = 1,
+        *,
         gradient_noise: float = 0.0,
-        control_variates: bool = False,
-        init_strategy: Callable[..., Any] | None = None,
-        **pyro_only: Any,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            model,
-            step_size=step_size,
-            batch_size=batch_size,
-            schedule=schedule,
-            steps_per_draw=steps_per_draw,
-            control_variates=control_variates,
-            init_strategy=init_strategy,
-            **pyro_only,
-        )
-        if not 0 < friction <= 1:
-            raise UserError(f"SGHMC: friction is {friction}, give a number in (0, 1]")
+        super().__init__(model, step_size, friction, **options)
         if not 0 <= step_size * gradient_noise / 2 <= friction:
             raise UserError(
                 f"SGHMC: gradient_noise is {gradient_noise}, give a number between 0 and "
                 f"2 friction / step_size = {2 * friction / step_size:g}"
             )
-        self.friction = friction
         self.gradient_noise = gradient_noise
-
-    def _prepare(self, state: StochasticState, generator: torch.Generator) -> StochasticState:
-        noise = normal_like(state.position, generator)
-        return state._replace(velocity=state.step_size.sqrt() * noise)
 
     def _move(
         self, state: StochasticState, generator: torch.Generator, *, noisy: bool
@@ -91,7 +66,3 @@ class SGHMC(StochasticGradientKernel):
             heat = self.friction - 0.5 * step_size * self.gradient_noise
             velocity = velocity + (2 * heat * step_size).sqrt() * normal_like(velocity, generator)
         return state._replace(position=state.position + velocity, velocity=velocity)
-
-    def _own_stats(self, state: StochasticState) -> dict[str, Tensor]:
-        temperature = (1 - self.friction / 2) * state.velocity.square().mean(1) / state.step_size
-        return {"kinetic_temperature": temperature}

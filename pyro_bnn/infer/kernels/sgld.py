@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 
-from pyro_bnn.infer.kernels.schedules import Schedule
 from pyro_bnn.infer.kernels.stochastic_gradient import (
     StochasticGradientKernel,
     StochasticState,
     normal_like,
 )
-from pyro_bnn.logdensity import LogDensity
 
 __all__ = ["SGLD"]
 
@@ -49,28 +44,6 @@ class SGLD(StochasticGradientKernel):
     >>> mcmc.get_samples(group_by_chain=True)["mean"].shape
     torch.Size([4, 20])
     """
-
-    def __init__(
-        self,
-        model: Callable[..., Any] | LogDensity,
-        step_size: float = 1e-4,
-        batch_size: int | None = None,
-        schedule: Schedule | None = None,
-        steps_per_draw: int = 1,
-        control_variates: bool = False,
-        init_strategy: Callable[..., Any] | None = None,
-        **pyro_only: Any,
-    ) -> None:
-        super().__init__(
-            model,
-            step_size=step_size,
-            batch_size=batch_size,
-            schedule=schedule,
-            steps_per_draw=steps_per_draw,
-            control_variates=control_variates,
-            init_strategy=init_strategy,
-            **pyro_only,
-        )
 
     def _move(
         self, state: StochasticState, generator: torch.Generator, *, noisy: bool

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from pyro_bnn.errors import UserError
-from pyro_bnn.infer.kernels.schedules import Schedule
-from pyro_bnn.infer.kernels.stochastic_gradient import (
-    StochasticGradientKernel,
-    StochasticState,
-    normal_like,
-)
-from pyro_bnn.logdensity import LogDensity
+from pyro_bnn.infer.kernels.momentum import MomentumKernel
+from pyro_bnn.infer.kernels.stochastic_gradient import StochasticState, normal_like
 
 __all__ = ["SGNHT"]
 
 
-class SGNHT(StochasticGradientKernel):
+class SGNHT(MomentumKernel):
     """Langevin dynamics with momentum whose friction keeps the temperature.
 
     Minibatch gradients heat a system by an amount that nobody knows. Here the friction a of each
@@ -45,37 +36,9 @@ class SGNHT(StochasticGradientKernel):
         See `StochasticGradientKernel`.
     """
 
-    def __init__(
-        self,
-        model: Callable[..., Any] | LogDensity,
-        step_size: float = 1e-4,
-        friction: float = 0.1,
-        batch_size: int | None = None,
-        schedule: Schedule | None = None,
-        steps_per_draw: int = 1,
-        control_variates: bool = False,
-        init_strategy: Callable[..., Any] | None = None,
-        **pyro_only: Any,
-    ) -> None:
-        super().__init__(
-            model,
-            step_size=step_size,
-            batch_size=batch_size,
-            schedule=schedule,
-            steps_per_draw=steps_per_draw,
-            control_variates=control_variates,
-            init_strategy=init_strategy,
-            **pyro_only,
-        )
-        if not 0 < friction <= 1:
-            raise UserError(f"SGNHT: friction is {friction}, give a number in (0, 1]")
-        self.friction = friction
-
     def _prepare(self, state: StochasticState, generator: torch.Generator) -> StochasticState:
-        velocity = state.step_size.sqrt() * normal_like(state.position, generator)
-        return state._replace(
-            velocity=velocity, memory=torch.full_like(velocity[:, :1], self.friction)
-        )
+        state = super()._prepare(state, generator)
+        return state._replace(memory=torch.full_like(state.velocity[:, :1], self.friction))
 
     def _move(
         self, state: StochasticState, generator: torch.Generator, *, noisy: bool
@@ -94,6 +57,7 @@ class SGNHT(StochasticGradientKernel):
         )
 
     def _own_stats(self, state: StochasticState) -> dict[str, Tensor]:
-        friction = state.memory.squeeze(1)
-        temperature = (1 - friction / 2) * state.velocity.square().mean(1) / state.step_size
-        return {"kinetic_temperature": temperature, "friction": friction}
+        return {**super()._own_stats(state), "friction": self._current_friction(state)}
+
+    def _current_friction(self, state: StochasticState) -> Tensor:
+        return state.memory.squeeze(1)

@@ -111,13 +111,12 @@ class StochasticGradientKernel(Kernel):
     def __init__(
         self,
         model: Callable[..., Any] | LogDensity,
-        *,
-        step_size: float,
-        batch_size: int | None,
-        schedule: Schedule | None,
-        steps_per_draw: int,
-        control_variates: bool,
-        init_strategy: Callable[..., Any] | None,
+        step_size: float = 1e-4,
+        batch_size: int | None = None,
+        schedule: Schedule | None = None,
+        steps_per_draw: int = 1,
+        control_variates: bool = False,
+        init_strategy: Callable[..., Any] | None = None,
         **pyro_only: Any,
     ) -> None:
         super().__init__(model, init_strategy=init_strategy, **pyro_only)
