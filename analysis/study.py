@@ -21,14 +21,16 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import xarray as xr
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from pyro_bnn import LogDensity
-from pyro_bnn.data import Data
+from pyro_bnn.data import Data, Split
 from pyro_bnn.datasets import ROOT_VARIABLE
+from pyro_bnn.diagnostics import metrics
 from pyro_bnn.diagnostics.plots import style
 from pyro_bnn.infer.cli.script import ModelScript
 from pyro_bnn.infer.guides import Ensemble, Guide, PointEstimate, Training
@@ -251,6 +253,30 @@ def probabilities(density: LogDensity, draws: Mapping[str, Tensor], x: Tensor, y
         some = {name: values[at : at + step] for name, values in draws.items()}
         parts.append(predict(density, some, x, y).mean)
     return torch.cat(parts)
+
+
+def predictions(density: LogDensity, draws: Mapping[str, Tensor], split: Split) -> xr.Dataset:
+    """Class probabilities of draws ``(chain, draw, *shape)`` as a group of a trace."""
+    shape = next(iter(draws.values())).shape[:2]
+    # Labels are not asked for: from elsewhere, they need not be of the model's classes.
+    labels = density.args[1][:1].expand(len(split.x))
+    mean = probabilities(density, flat(draws), split.x, labels).unflatten(0, shape)
+    dims = ("chain", "draw", "test", "class")[: mean.ndim]
+    kind = "categorical" if mean.ndim == 4 else "bernoulli"
+    return xr.Dataset({"mean": (dims, mean.numpy())}, attrs={"likelihood": kind})
+
+
+def scores(found: xr.Dataset, y: Tensor) -> dict[str, float]:
+    """Accuracy, negative log likelihood, Brier score and calibration of the mean prediction."""
+    mean = found["mean"].mean(("chain", "draw")).to_numpy().astype(np.float64)
+    labels = y.numpy()
+    right = mean[np.arange(len(labels)), labels]
+    return {
+        "accuracy": metrics.accuracy(mean, labels),
+        "nll": float(-np.log(np.maximum(right, 1e-300)).mean()),
+        "brier": metrics.brier(mean, labels),
+        "ece": metrics.expected_calibration_error(mean, labels),
+    }
 
 
 def accuracy(density: LogDensity, draws: Mapping[str, Tensor], data: Data) -> Tensor:
