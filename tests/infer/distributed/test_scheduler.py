@@ -1,0 +1,85 @@
+"""Workers of a local cluster: killed, they change nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from safetensors import SafetensorError, safe_open
+
+from pyro_bnn.errors import UserError
+from pyro_bnn.infer.cli.blocks import run_block
+from pyro_bnn.infer.distributed import Scheduler
+
+RUN = {"chains": 4, "draws": 300, "block": 2, "segment_draws": 10}
+LONGER = {"chains": 6, "draws": 3000, "block": 1, "segment_draws": 50}
+
+
+def test_without_a_cluster_tasks_follow_one_another():
+    seen = []
+    with Scheduler("none") as scheduler:
+        found = scheduler.map(str, [1, 2], watch=seen.append)
+        assert next(found) == "1"
+        assert seen == []
+        assert list(found) == ["2"]
+    assert seen == [[True, False], [True, True]]
+
+
+def test_what_cannot_be_is_refused():
+    with pytest.raises(UserError, match="only with the scheduler 'local'"):
+        Scheduler("none", workers=2)
+    with (
+        pytest.raises(UserError, match="no Dask scheduler answers at nowhere"),
+        Scheduler("nowhere"),
+    ):
+        pass
+
+
+def run_block_and_die(task):
+    """Run a block, but the first time kill this worker when some of its draws are saved."""
+    folder = Path(task.run) / "blocks" / f"{task.block.index:06d}"
+    mark = folder / "killed"
+
+    def kill():
+        while not draws_saved(folder):
+            time.sleep(0.001)
+        mark.write_text(str(draws_saved(folder)))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    if task.block.index < 2 and not mark.exists():
+        threading.Thread(target=kill, daemon=True).start()
+    return run_block(task)
+
+
+def draws_saved(folder):
+    try:
+        with safe_open(folder / "state.safetensors", framework="pt") as file:
+            return json.loads(file.metadata()["progress"])["draws"]
+    except (OSError, SafetensorError):
+        return 0
+
+
+class Deadly(Scheduler):
+    """A local cluster of which two blocks kill the worker that takes them first."""
+
+    def map(self, function, tasks, watch=None):
+        assert function is run_block
+        return super().map(run_block_and_die, tasks, watch)
+
+
+@pytest.mark.parametrize("run", [RUN, pytest.param(LONGER, marks=pytest.mark.slow)])
+def test_workers_killed_twice_change_no_bit(sampled, assert_same, tmp_path, run):
+    _, expected = sampled(Scheduler("none"), "alone", run=run)
+    deadly = Deadly("local", workers=2, dashboard=False)
+    outcome, found = sampled(deadly, "killed", run=run)
+    assert_same(found, expected)
+    marks = [int(mark.read_text()) for mark in tmp_path.glob("killed/blocks/*/killed")]
+    assert len(marks) == 2
+    # In the middle of sampling, not before or after it.
+    assert all(0 < draws < run["draws"] for draws in marks)
+    assert outcome.progress.draws == run["draws"]
