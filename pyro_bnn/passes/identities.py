@@ -58,6 +58,8 @@ def _simpler(module: GraphModule, node: Node) -> Node | None:
     if node.target is _aten.permute.default:
         order = list(node.args[1])  # type: ignore[arg-type]
         moved = [axis for axis, origin in enumerate(order) if origin % len(order) != axis]
+        if not moved:
+            return source
         if len(moved) == 2:
             with module.graph.inserting_before(node):
                 return call(module.graph, _aten.transpose.int, source, *moved)

@@ -54,10 +54,10 @@ def reuse_memory(module: GraphModule) -> None:
                 and _alike(node, operand)
                 and all(_root(owner, other) is not root for other in others)
             ):
-                overload, keyword = target
+                overload, keyword, more = target
                 with module.graph.inserting_before(node):
                     arguments = {**node.kwargs, keyword: operand}
-                    new = module.graph.call_function(overload, node.args, arguments)
+                    new = module.graph.call_function(overload, (*node.args, *more), arguments)
                 new.meta = dict(node.meta)
                 replace(node, new)
                 module.graph.erase_node(node)
@@ -68,13 +68,15 @@ def reuse_memory(module: GraphModule) -> None:
     finish(module)
 
 
-def _out_variant(node: Node) -> tuple[Callable[..., Any], str] | None:
-    """Return the overload of an element-wise operator that writes, and its keyword."""
+def _out_variant(node: Node) -> tuple[Callable[..., Any], str, tuple[Any, ...]] | None:
+    """Return what writes as an element-wise operator, its keyword, and arguments it needs more."""
     target: Any = node.target
     if node.op != "call_function" or torch.Tag.pointwise not in getattr(target, "tags", ()):
         return None
     if not isinstance(node.meta.get("val"), Tensor) or node.meta["val"].numel() < _SMALL:
         return None
+    if target is _aten.relu.default:
+        return _aten.clamp_min.out, "out", (0,)
     packet = target.overloadpacket
     wanted = [argument.name for argument in target._schema.arguments]
     for name in packet.overloads():
@@ -83,8 +85,10 @@ def _out_variant(node: Node) -> tuple[Callable[..., Any], str] | None:
         written = [argument.name for argument in overload._schema.arguments if argument.is_out]
         types = [str(a.type) for a in overload._schema.arguments if not a.is_out]
         functional = [str(argument.type) for argument in target._schema.arguments]
-        if given == wanted and types == functional and len(written) == 1:
-            return overload, written[0]
+        # What is generated from the operator without writes writes by a copy.
+        copies = torch.Tag.generated in overload.tags
+        if given == wanted and types == functional and len(written) == 1 and not copies:
+            return overload, written[0], ()
     return None
 
 

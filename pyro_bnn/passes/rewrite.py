@@ -16,7 +16,9 @@ __all__ = [
     "are_tensors",
     "attribute",
     "call",
+    "chains",
     "constant",
+    "dependents",
     "finish",
     "meta",
     "renew_shapes",
@@ -42,10 +44,31 @@ SAME_ORDER = {
 }
 
 
-def meta(node: Node) -> Tensor:
-    """Return a tensor without data that has the shape, strides and dtype of a node."""
-    value = node.meta["val"]
+def meta(node: Node) -> Any:
+    """Return a tensor without data that has the shape, strides and dtype of a node.
+
+    A node that computes several tensors returns several.
+    """
+    return pytree.tree_map_only(Tensor, _without_data, node.meta["val"])
+
+
+def _without_data(value: Tensor) -> Tensor:
     return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
+
+
+def chains(module: GraphModule) -> int:
+    """Return the number of chains: the rows of a graph's first input."""
+    return shape(next(node for node in module.graph.nodes if node.op == "placeholder"))[0]
+
+
+def dependents(module: GraphModule) -> set[Node]:
+    """Nodes that depend on the position, which is a graph's first input."""
+    found: set[Node] = set()
+    for node in module.graph.nodes:
+        is_position = node.op == "placeholder" and not found
+        if is_position or any(source in found for source in node.all_input_nodes):
+            found.add(node)
+    return found
 
 
 def shape(node: Node) -> tuple[int, ...]:
