@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import os
 import sys
-import time
-import tomllib
-from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,25 +14,20 @@ from rich.console import Console
 
 from pyro_bnn.datasets import ROOT_VARIABLE
 from pyro_bnn.errors import UserError
+from pyro_bnn.infer.cli.choosing import DEFAULT_MODEL, assignment, chosen_run
 from pyro_bnn.infer.cli.comparing import compare
 from pyro_bnn.infer.cli.host import idle_cores
-from pyro_bnn.infer.cli.rundir import RunDirectory, default_out
-from pyro_bnn.infer.cli.script import ModelScript, find_shipped
+from pyro_bnn.infer.cli.rundir import RunDirectory
+from pyro_bnn.infer.cli.script import ModelScript
+from pyro_bnn.infer.cli.telling import console, told_in_a_sentence
 from pyro_bnn.infer.distributed import Scheduler
-from pyro_bnn.infer.distributed.outcome import BlockedRun
-from pyro_bnn.infer.guides.run import GuideRun
-from pyro_bnn.infer.mcmc import MCMC
 from pyro_bnn.infer.recipe import Recipe
+from pyro_bnn.trace import check_trace, locked
 from pyro_bnn.trace.collection import Collection, is_collection
 
 __all__ = ["main", "main_infer"]
 
-_DEFAULT_MODEL = "models/digits_mlp.py"
-_DEFAULT_RECIPE = "hmc.toml"
-_BLOCK = 8
-"""Chains or members of a block where the recipe does not say."""
-
-_options: dict[str, Any] = {"add_completion": False, "pretty_exceptions_enable": False}
+_options: dict[str, Any] = {"pretty_exceptions_enable": False}
 _SCHEDULER = typer.Option(
     metavar="ADDRESS|local|none",
     help="Where blocks are computed: on a Dask cluster, by workers of this machine, or one after "
@@ -47,14 +39,14 @@ app = typer.Typer(
     no_args_is_help=True,
     **_options,
 )
-alone = typer.Typer(**_options)
+alone = typer.Typer(add_completion=False, **_options)
 
 
 @alone.command()
 @app.command()
 def infer(
     model: Annotated[
-        Path | None, typer.Argument(help=f"Model script; {_DEFAULT_MODEL} by default.")
+        Path | None, typer.Argument(help=f"Model script; {DEFAULT_MODEL} by default.")
     ] = None,
     recipe: Annotated[
         Path | None, typer.Option(help="Recipe, a TOML file; inference/hmc.toml by default.")
@@ -93,9 +85,14 @@ def infer(
         os.environ[ROOT_VARIABLE] = str(data)  # worker processes are to see it too
     flags = {"chains": chains, "draws": draws, "warmup": warmup, "seed": seed, "device": device}
     overrides = {f"run.{name}": value for name, value in flags.items() if value is not None}
-    overrides |= dict(_assignment(text) for text in settings or ())
+    overrides |= dict(assignment(text) for text in settings or ())
     where = Scheduler(scheduler, workers=workers)
-    _run(model, recipe, overrides, out, where, resume=resume, report_wanted=not no_report)
+    blocks = where.address != "none"
+    script, chosen, run = chosen_run(model, recipe, overrides, out, blocks=blocks, resume=resume)
+
+    from pyro_bnn.infer.cli.running import carry_out
+
+    carry_out(script, chosen, run, where, resume=resume, report_wanted=not no_report)
 
 
 @app.command()
@@ -119,9 +116,9 @@ def report(
         summary_file = trace.with_suffix(".summary.json")
         report_file = out or trace.with_suffix(".report.html")
     summary = judge(trace, summary_file, report_file)
-    console = _console()
-    console.print(summary_table(summary))
-    console.print(f"report     {report_file}")
+    screen = console()
+    screen.print(summary_table(summary))
+    screen.print(f"report     {report_file}")
 
 
 @app.command()
@@ -184,15 +181,16 @@ def quotient(
     recipe = Recipe.parse(recipe.tables(), "the command line", given)
     density, _ = declare(ModelScript.load(model), recipe)
     group = discover(density)
-    console = _console()
-    console.print(str(group), markup=False)
+    screen = console()
+    screen.print(str(group), markup=False)
     if is_collection(trace):
         found = quotient_collection(group, density, trace, recipe.quotient, where)
-        _tell_skipped(console, found)
-        console.print(f"quotient   {len(found)} members, into {trace}/canonical and quotient.nc")
+        _tell_skipped(screen, found)
+        screen.print(f"quotient   {len(found)} members, into {trace}/canonical and quotient.nc")
         return
-    divide(group, density, trace, recipe.quotient)
-    console.print(f"quotient   groups canonical_posterior, symmetry and identities in {trace}")
+    with locked(run) if run.is_dir() else ExitStack():
+        divide(group, density, trace, recipe.quotient)
+    screen.print(f"quotient   groups canonical_posterior, symmetry and identities in {trace}")
 
 
 @app.command("import")
@@ -216,11 +214,11 @@ def import_(
     shapes = {name: site.shape for name, site in density.sites.items()}
     found = import_checkpoints(folder, shapes, prefix=prefix, dims=discover(density).dims)
     write_trace(found.trace, out)
-    console = _console()
+    screen = console()
     for name, reason in list(found.skipped.items())[:10]:
-        console.print(f"skipped    {name}: {reason}", markup=False)
-    console.print(f"imported   {len(found.files)} files, {len(found.skipped)} skipped, into {out}")
-    console.print(f"next       pyro-bnn quotient {out} --model {model}")
+        screen.print(f"skipped    {name}: {reason}", markup=False)
+    screen.print(f"imported   {len(found.files)} files, {len(found.skipped)} skipped, into {out}")
+    screen.print(f"next       pyro-bnn quotient {out} --model {model}")
 
 
 @app.command()
@@ -243,9 +241,9 @@ def new(
     from pyro_bnn.infer.cli.new import start_project
 
     task = start_project(folder, table, target)
-    console = _console()
-    console.print(f"new        {task} in {folder}/model.py, {folder}/recipe.toml")
-    console.print(f"next       cd {folder} && pyro-bnn infer model.py --recipe recipe.toml")
+    screen = console()
+    screen.print(f"new        {task} in {folder}/model.py, {folder}/recipe.toml")
+    screen.print(f"next       cd {folder} && pyro-bnn infer model.py --recipe recipe.toml")
 
 
 @app.command()
@@ -257,13 +255,13 @@ def doctor() -> None:
     from pyro_bnn.infer.cli.doctor import facts, self_test
 
     torch.set_num_threads(idle_cores())
-    console = _console()
+    screen = console()
     for name, found in facts():
-        console.print(f"{name:<12} {found}")
-    console.print()
+        screen.print(f"{name:<12} {found}")
+    screen.print()
     results = []
     for name, found, passed in self_test():
-        console.print(f"{name:<12} {'pass' if passed else 'FAIL'}  {found}")
+        screen.print(f"{name:<12} {'pass' if passed else 'FAIL'}  {found}")
         results.append(passed)
     if not all(results):
         sys.exit(1)
@@ -274,166 +272,19 @@ app.command()(compare)
 
 def main() -> None:
     """Run ``pyro-bnn``."""
-    _told_in_a_sentence(app)
+    told_in_a_sentence(app)
 
 
 def main_infer() -> None:
     """Run ``python -m pyro_bnn.infer``."""
-    _told_in_a_sentence(alone)
+    told_in_a_sentence(alone)
 
 
-def _told_in_a_sentence(command: Callable[[], Any]) -> None:
-    try:
-        command()
-    except UserError as error:
-        # Pyro appends a table of shapes to what is raised inside of a model.
-        sentence = str(error).partition("\n")[0]
-        print(f"pyro-bnn: {sentence[:1].lower()}{sentence[1:]}", file=sys.stderr)
-        sys.exit(2)
-
-
-def _run(
-    model: Path | None,
-    recipe_file: Path | None,
-    overrides: dict[str, Any],
-    out: Path | None,
-    scheduler: Scheduler,
-    *,
-    resume: bool,
-    report_wanted: bool,
-) -> None:
-    started = time.perf_counter()
-    console = _console()
-    if resume and out is None:
-        raise UserError("--resume needs the directory of the run: name it with --out")
-    run = RunDirectory(out) if out is not None else None
-    if resume and run is not None:
-        script = ModelScript.load(model or _existing(run.model_file))
-        asked = _requested(recipe_file, overrides, run.recorded_recipe())
-        run.refuse_changes(asked, script)
-        recipe = run.recorded_recipe()
-    else:
-        script = ModelScript.load(model or _DEFAULT_MODEL)
-        recipe = _requested(recipe_file, overrides, None)
-        chosen: dict[str, Any] = {}
-        if recipe.run.threads == 0:
-            chosen["run.threads"] = idle_cores() if scheduler.address == "none" else 1
-        if recipe.run.block is None and scheduler.address != "none":
-            chosen["run.block"] = min(_BLOCK, recipe.run.chains)
-        recipe = _requested(recipe_file, overrides | chosen, None)
-        run = run or RunDirectory(default_out(script.path, recipe.method))
-    if scheduler.address != "none" and recipe.run.block is None:
-        raise UserError(
-            f"the run in {run.path} was not started in blocks: resume it without --scheduler"
-        )
-    torch.set_num_threads(recipe.run.threads)
-
-    from pyro_bnn.diagnostics import summary_table
-    from pyro_bnn.infer.cli.blocks import sample_in_blocks
-    from pyro_bnn.infer.cli.stages import declare, judge, quotient, record, sample
-    from pyro_bnn.infer.predict import likelihood_kind
-    from pyro_bnn.symmetry import discover
-
-    density, data = declare(script, recipe)
-    # Told before hours of sampling instead of after.
-    likelihood_kind(density, data.test.x, data.test.y)
-    settings = recipe.run
-    console.print(
-        f"model      {script.path}: {density.dim:,} weights, {len(data.train.x):,} rows"
-        + (f" of {data.name}" if data.name else "")
-    )
-    console.print(
-        f"recipe     {recipe.method}, {settings.chains} "
-        + (f"chains, {settings.warmup} + " if recipe.guide is None else "members, ")
-        + f"{settings.draws} draws, seed {settings.seed}, {settings.device}, "
-        f"{settings.threads} thread" + ("s" if settings.threads > 1 else "")
-    )
-    group = discover(density) if recipe.quotient.enabled else None
-    if group is not None:
-        units = ", ".join(f"{name}: {space.size}" for name, space in group.spaces.items())
-        console.print(
-            f"symmetry   hidden spaces {units or 'none'}; log |G| = {group.log_order:.1f}"
-        )
-    if not resume:
-        run.claim(recipe, script)
-    console.print(f"sampling   into {run.path}")
-    try:
-        if recipe.run.block is None:
-            mcmc: MCMC | GuideRun | BlockedRun = sample(density, group, recipe, run)
-        else:
-            with scheduler.for_device(recipe.run.device):
-                console.print(f"blocks     of {recipe.run.block}, in {scheduler.description}")
-                mcmc = sample_in_blocks(recipe, run, scheduler)
-    except UserError:
-        run.release()
-        raise
-    except KeyboardInterrupt:
-        console.print(
-            f"stopped    every finished draw is saved; go on with --resume --out {run.path}"
-        )
-        sys.exit(130)
-    if not_converged := run.recorded_start().get("members_not_converged"):
-        console.print(
-            f"members    {len(not_converged)} of {recipe.start.members} did not converge and are "
-            f"kept: {', '.join(map(str, not_converged))}"
-        )
-    progress = mcmc.progress
-    seconds = progress.seconds_warmup + progress.seconds_sampling
-    console.print(
-        f"sampled    {seconds:.0f} s, {progress.gradients * settings.chains:,} gradients, "
-        f"{progress.divergences} divergences, path: {density.gradient_path}"
-    )
-    for failure in getattr(getattr(mcmc, "guide", None), "failures", []):
-        console.print(f"failed     {failure}")
-    if progress.dead:
-        console.print(
-            f"dead       {len(progress.dead)} of {settings.chains} chains became NaN or infinite "
-            f"and are left out: {', '.join(map(str, sorted(progress.dead)))}"
-        )
-    record(mcmc, density, data, recipe, run, script.path)
-    if group is not None:
-        quotient(group, density, run.trace_file, recipe.quotient)
-    console.print("judging    R-hat and ESS of weights, canonical weights and functions")
-    summary = judge(run.trace_file, run.summary_file, run.report_file if report_wanted else None)
-    console.print(summary_table(summary))
-    console.print(f"finished   {math.ceil(time.perf_counter() - started)} s, {run.summary_file}")
-    if report_wanted:
-        console.print(f"report     {run.report_file}")
-
-
-def _requested(path: Path | None, overrides: dict[str, Any], recorded: Recipe | None) -> Recipe:
-    """Return the recipe that the command line asks for; a resumed run's own where it is silent."""
-    if recorded is not None and path is None:
-        return Recipe.parse(recorded.tables(), "the command line", overrides)
-    if path is not None and not path.is_file():
-        path = find_shipped("inference", path.name) or path
-    if path is None:
-        path = find_shipped("inference", _DEFAULT_RECIPE)
-    assert path is not None
-    return Recipe.read(path, overrides)
-
-
-def _assignment(text: str) -> tuple[str, Any]:
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise UserError(f"--set {text}: give it as KEY=VALUE, for example run.draws=300")
-    try:
-        return key.strip(), tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        return key.strip(), value.strip()
-
-
-def _existing(model_file: Path) -> Path:
-    if not model_file.is_file():
-        raise UserError(f"{model_file.parent} holds no run to resume: name one with --out")
-    return model_file
-
-
-def _tell_skipped(console: Console, collection: Collection) -> None:
+def _tell_skipped(screen: Console, collection: Collection) -> None:
     for name, reason in list(collection.skipped.items())[:10]:
-        console.print(f"skipped    {name}: {reason}", markup=False)
+        screen.print(f"skipped    {name}: {reason}", markup=False)
     if collection.skipped:
-        console.print(f"skipped    {len(collection.skipped)} of the collection in all")
+        screen.print(f"skipped    {len(collection.skipped)} of the collection in all")
 
 
 def _trace_of(run: Path) -> Path:
@@ -445,9 +296,5 @@ def _trace_of(run: Path) -> Path:
             f"{run} has no finished trace: give a run directory with a trace.nc, a NetCDF file, "
             "or a collection"
         )
+    check_trace(trace)
     return trace
-
-
-def _console() -> Console:
-    # Wrapped at 80 columns, plain where nobody watches: logs hold no colour codes.
-    return Console(width=80 if not sys.stdout.isatty() else None, highlight=False, soft_wrap=True)

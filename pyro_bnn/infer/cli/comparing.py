@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from pyro_bnn.infer.cli.telling import console
+from pyro_bnn.trace import check_trace
 
 
 def compare(
@@ -25,11 +27,13 @@ def compare(
     """
     from pyro_bnn.diagnostics.comparison import compare as side_by_side
 
+    for run in runs if reference is None else [*runs, reference]:
+        check_trace(run / "trace.nc" if run.is_dir() else run)
     found = side_by_side(runs, reference)
-    console = Console(highlight=False, soft_wrap=True)
+    screen = console()
     if out is None:
-        console.print(found.to_markdown(), markup=False)
+        screen.print(found.to_markdown(), markup=False)
         return
-    console.print(f"comparison {found.write(out)}")
+    screen.print(f"comparison {found.write(out)}")
     for note in found.notes:
-        console.print(note, markup=False)
+        screen.print(note, markup=False)

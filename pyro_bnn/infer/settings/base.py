@@ -11,9 +11,9 @@ __all__ = ["HamiltonianSettings", "KernelSettings", "Table"]
 
 
 class Table(BaseModel):
-    """A table of a recipe: no key that it does not know, no change once it is read."""
+    """A table of a recipe: no key that it does not know, finite numbers, no change once read."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class KernelSettings(Table):

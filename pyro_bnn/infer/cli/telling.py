@@ -1,0 +1,47 @@
+"""What the commands print: lines that fit a terminal, and one sentence where something is wrong."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console
+
+from pyro_bnn.errors import UserError
+
+__all__ = ["console", "told_in_a_sentence"]
+
+
+def console() -> Console:
+    """Return where commands print: 80 columns of plain text where nobody watches."""
+    watched = sys.stdout.isatty()
+    return Console(
+        width=None if watched else 80,
+        no_color=None if watched else True,
+        force_terminal=None if watched else False,
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def told_in_a_sentence(command: Callable[[], Any]) -> None:
+    """Run a command; what is wrong with its input or the machine ends in a sentence and code 2."""
+    try:
+        command()
+    except UserError as error:
+        # Pyro appends a table of shapes to what is raised inside of a model.
+        sentence = str(error).partition("\n")[0]
+    except OSError as error:
+        named = error.filename or "a file"
+        reason = error.strerror or error
+        sentence = f"{named} cannot be read or written: {reason}; check the name and your rights"
+    except (RuntimeError, MemoryError) as error:
+        if not isinstance(error, MemoryError) and "NetCDF" not in str(error):
+            raise
+        reason = "memory ran out" if isinstance(error, MemoryError) else str(error)
+        sentence = f"a trace cannot be read ({reason}): restore it, or ask for less of it at a time"
+    else:
+        return
+    print(f"pyro-bnn: {sentence[:1].lower()}{sentence[1:]}", file=sys.stderr)
+    sys.exit(2)
