@@ -19,7 +19,7 @@ from torch import Tensor
 CHUNK_ENTRIES = 1 << 21
 LARGEST_STEP = 2.0
 COMPACT = 0.3
-EVEN_SWEEPS = 1000
+EVEN_SWEEPS = 50_000
 EVEN_TOLERANCE = 1e-14
 
 Powers = dict[tuple[int, float], Tensor]

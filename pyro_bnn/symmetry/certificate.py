@@ -12,7 +12,7 @@ from torch import Tensor
 from pyro_bnn.symmetry.computation import LOUD, Computation
 from pyro_bnn.symmetry.element import GroupElement
 from pyro_bnn.symmetry.group import SymmetryGroup
-from pyro_bnn.symmetry.translation import null_blocks, part, spread
+from pyro_bnn.symmetry.translation import null_blocks, part, settle, spread
 
 TOLERANCE = 1e-10
 PRIOR_TOLERANCE = 1e-4
@@ -47,7 +47,9 @@ def certify(group: SymmetryGroup, read: Computation) -> SymmetryGroup:
     rejected = trial.failing([*names, *kept.families, *kept.translations])
     trial.renew(kept, frames=True)
     rejected |= trial.failing(list(kept.frames))
+    conjectures = set(kept.translations)
     kept = _settled(without(kept, rejected))
+    rejected = {name: error for name, error in rejected.items() if name not in conjectures}
     return replace(
         kept, rejected=rejected, certificate=trial.worst, preserves_prior=_prior_kept(kept, read)
     )
@@ -76,19 +78,25 @@ class _Trial:
         """Draw new elements, of the general linear groups or of all else."""
         draw = group.sample_frames if frames else group.sample
         self._elements = [draw(self._generator) for _ in self._points]
+        if not frames and len(self._points) > 1:
+            # what hardly matters along a small step may matter where the quotient goes
+            settled = settle(group, {k: w[None] for k, w in self._points[0].items()})[1]
+            self._elements[0] = replace(self._elements[0], added=settled.added)
 
-    def failing(self, names: Sequence[str]) -> dict[str, float]:
-        """Return the generators that change the output, with their error."""
+    def failing(self, names: Sequence[str], beside: Sequence[str] = ()) -> dict[str, float]:
+        """Return the generators that change the output beside others, with their error."""
         if not names:
             return {}
-        found = self._error(names)
+        found = self._error([*beside, *names])
         if found <= TOLERANCE:
             self.worst = max(self.worst, found)
             return {}
         if len(names) == 1:
             return {names[0]: found}
         half = len(names) // 2
-        return self.failing(names[:half]) | self.failing(names[half:])
+        first = self.failing(names[:half], beside)
+        good = [name for name in names[:half] if name not in first]
+        return first | self.failing(names[half:], [*beside, *good])
 
     def _error(self, names: Sequence[str]) -> float:
         errors = []

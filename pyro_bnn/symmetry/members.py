@@ -23,8 +23,8 @@ __all__ = ["quotient_of_members"]
 TASK_MEMBERS = 64
 """Members of one task: a matter of the collection alone, so that results repeat."""
 
-_LEARNT_BYTES = 2**26
-_CHECKED_BYTES = 2**26
+_FIRST_BYTES = 2**23
+"""What the first members, from which a quotient learns and on which it is checked, may weigh."""
 
 Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 
@@ -67,12 +67,13 @@ def quotient_of_members(
     """
     group = quotient.group
     quotient = seeing(quotient, source).again()
-    few = _members_as_draws(collection, _CHECKED_BYTES)
+    few = _members_as_draws(collection, _FIRST_BYTES)
     work = Work(quotient, few, None)
     if source is not None:
         work.source, work.error = source, function_error(quotient.again(), few, source)
-    # What draws are matched to is settled here, whoever reduces which block.
-    quotient.reduce(tensors(_members_as_draws(collection, _LEARNT_BYTES).compute(), group))
+    if quotient.permutation not in (None, "sort"):
+        # What draws are matched to is settled here, whoever reduces which block.
+        quotient.reduce(tensors(few.compute(), group))
     shutil.rmtree(collection.directory / CANONICAL, ignore_errors=True)
     side = collection.directory / "quotient.nc"
     side.unlink(missing_ok=True)

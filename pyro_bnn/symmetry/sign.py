@@ -93,9 +93,7 @@ def entangled_signs(
     tables = [params[site].flatten(1) for site in sites]
     values = torch.cat(tables, dim=1)
     starts = [sum(t.shape[1] for t in tables[:k]) for k in range(len(tables))]
-    orders = torch.cat(
-        [t.abs().argsort(descending=True) + n for t, n in zip(tables, starts, strict=True)], dim=1
-    )
+    orders = torch.cat([_falling(t.abs()) + n for t, n in zip(tables, starts, strict=True)], dim=1)
     result = torch.ones(values.shape[0], sum(sizes), dtype=torch.int64)
     rank = len(_eliminate(masks, [0] * len(masks), len(masks)))
     for draw, row in enumerate(values):
@@ -110,6 +108,14 @@ def entangled_signs(
                     flip = not flip
             result[draw, pivot] = -1 if flip else 1
     return dict(zip(names, result.split(sizes, dim=1), strict=True))
+
+
+def _falling(modulus: Tensor) -> Tensor:
+    """Return the order of falling modulus; what is equal but for rounding keeps its order."""
+    values, order = modulus.sort(descending=True)
+    drop = values[:, 1:] < (1 - TIE) * values[:, :-1]
+    rank = torch.nn.functional.pad(drop.long().cumsum(-1), (1, 0))
+    return torch.empty_like(rank).scatter_(-1, order, rank).argsort(dim=-1, stable=True)
 
 
 def _characters(group: SymmetryGroup, names: Sequence[str], sites: Sequence[str]) -> list[int]:
