@@ -1,12 +1,13 @@
 """The peers of `benchmarks/samplers.py`: Pyro's NUTS, NumPyro's NUTS, BlackJAX's MCLMC.
 
 Each peer samples the network of a model script, written again in NumPyro from its description, and
-yields log predictive probabilities of the test rows, ``(chain, draw, row)``. Compilation is timed
-apart by a first call; what NumPyro compiles again in later calls is in its seconds.
+yields log predictive probabilities of the test rows, ``(chain, draw, row)``. What JAX compiles is
+compiled before the clock starts, one function for all steps of a peer, the same shapes throughout.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -19,23 +20,15 @@ import numpyro
 import numpyro.distributions as dist
 import pyro.infer
 import torch
-from numpyro.infer import MCMC, NUTS
+from numpyro.infer import NUTS
 from numpyro.infer.util import initialize_model
+from sampler_run import LEAST_DRAWS, Run, Unfinished
 
 from pyro_bnn import Data, LogDensity
 from pyro_bnn.infer.predict import predict
 
 BLOCK = 25
-
-
-class Run(NamedTuple):
-    """What one sampler did."""
-
-    log_predictive: np.ndarray
-    seconds: float
-    compiling: float
-    gradients: float
-    warmup_gradients: float
+NUTS_BLOCK = 5
 
 
 class Network(NamedTuple):
@@ -81,49 +74,53 @@ def _arguments(name: str, data: Data) -> tuple[Any, ...]:
 
 def numpyro_nuts(
     name: str, data: Data, chains: int, warmup: int, seed: int, budget: float
-) -> Run | None:
-    """All chains vectorized; blocks of draws until the budget is spent."""
+) -> Run | Unfinished:
+    """All chains vectorized, five steps at a time until the budget is spent.
+
+    NumPyro's own `MCMC` compiles again from call to call; here its kernel is driven by one compiled
+    block of steps, in warm-up and after, so that the seconds hold no compilation.
+    """
     arguments = _arguments(name, data)
-    mcmc = MCMC(
-        NUTS(_model, max_tree_depth=8),
-        num_warmup=warmup,
-        num_samples=BLOCK,
-        num_chains=chains,
-        chain_method="vectorized",
-        progress_bar=False,
-    )
-    extra = ("num_steps",)
-    # One call of each kind compiles most of what the next ones need.
+    warmup = -(-warmup // NUTS_BLOCK) * NUTS_BLOCK
+    kernel = NUTS(_model, max_tree_depth=8)
     began = time.perf_counter()
-    mcmc.warmup(
-        jax.random.PRNGKey(10_000 + seed), *arguments, extra_fields=extra, collect_warmup=True
-    )
-    mcmc.run(jax.random.PRNGKey(0), *arguments, extra_fields=extra)
+    keys = jax.random.split(jax.random.PRNGKey(seed), chains)
+    # With it the starts are found and one gradient of each is computed.
+    state = kernel.init(keys, warmup, None, arguments, {})
+    values_of = jax.vmap(kernel.postprocess_fn(arguments, {}))
+
+    def step(state: Any, _: None) -> tuple[Any, tuple[jax.Array, jax.Array]]:
+        state = kernel.sample(state, arguments, {})
+        return state, (values_of(state.z)["log_predictive"], state.num_steps)
+
+    def steps(state: Any) -> tuple[Any, Any]:
+        return jax.lax.scan(step, state, None, length=NUTS_BLOCK)
+
+    block = jax.jit(steps).lower(state).compile()
     compiling = time.perf_counter() - began
-    mcmc.post_warmup_state = None
 
     start = time.perf_counter()
-    mcmc.warmup(jax.random.PRNGKey(seed), *arguments, extra_fields=extra, collect_warmup=True)
-    warmup_steps = _waited(mcmc)
-    blocks, steps = [], 0.0
-    while not blocks or time.perf_counter() - start < budget:
-        mcmc.run(mcmc.post_warmup_state.rng_key, *arguments, extra_fields=extra)
-        mcmc.post_warmup_state = mcmc.last_state
-        blocks.append(np.asarray(mcmc.get_samples(group_by_chain=True)["log_predictive"]))
-        steps += _waited(mcmc)
+    blocks: list[np.ndarray] = []
+    made, gradients, warmup_gradients = 0, 0.0, 0.0
+    while len(blocks) < 2 or time.perf_counter() - start < budget:
+        state, (values, counts) = block(state)
+        made += NUTS_BLOCK
+        # Every draw costs the batch its longest tree.
+        gradients += float(np.asarray(counts).max(1).sum())
+        if made > warmup:
+            blocks.append(np.asarray(values).swapaxes(0, 1))
+        else:
+            warmup_gradients = gradients
+            if time.perf_counter() - start > budget:
+                seconds = time.perf_counter() - start
+                return Unfinished(seconds, compiling, made, warmup, chains, gradients)
     seconds = time.perf_counter() - start
-    return Run(np.concatenate(blocks, 1), seconds, compiling, warmup_steps + steps, warmup_steps)
-
-
-def _waited(mcmc: MCMC) -> float:
-    """Gradients of the batch: every draw costs its longest tree."""
-    steps = np.asarray(mcmc.get_extra_fields(group_by_chain=True)["num_steps"])
-    return float(steps.max(0).sum())
+    return Run(np.concatenate(blocks, 1), seconds, compiling, gradients, warmup_gradients)
 
 
 def blackjax_mclmc(
     name: str, data: Data, chains: int, warmup: int, seed: int, budget: float
-) -> Run | None:
+) -> Run:
     """Every chain tunes itself, then draws every ten steps, under vmap."""
     arguments = _arguments(name, data)
     initial = initialize_model(jax.random.PRNGKey(0), _model, model_args=arguments)
@@ -185,32 +182,53 @@ def blackjax_mclmc(
     )
 
 
-def pyro_nuts(density: LogDensity, data: Data, warmup: int, seed: int, budget: float) -> Run | None:
-    """One chain of Pyro's own NUTS, stopped when the budget is spent; None if still warming up."""
+class _CountingNUTS(pyro.infer.NUTS):
+    """Pyro's NUTS, which tells how many gradients it has computed."""
+
+    gradients = 0
+
+    def _initialize_model_properties(self, model_args: Any, model_kwargs: Any) -> None:
+        super()._initialize_model_properties(model_args, model_kwargs)
+        potential = self.potential_fn
+
+        def counted(params: dict[str, torch.Tensor]) -> torch.Tensor:
+            self.gradients += 1
+            return potential(params)
+
+        self.potential_fn = counted
+
+
+def pyro_nuts(
+    density: LogDensity, data: Data, warmup: int, seed: int, budget: float
+) -> Run | Unfinished:
+    """One chain of Pyro's own NUTS, stopped when the budget is spent."""
     drawn: list[dict[str, torch.Tensor]] = []
+    spent = {"steps": 0, "warmup": 0}
     start = time.perf_counter()
 
     def watch(kernel: Any, params: dict[str, torch.Tensor], stage: str, count: int) -> None:
         if stage == "Sample":
             drawn.append({site: value.clone() for site, value in params.items()})
+        else:
+            spent.update(steps=count + 1, warmup=kernel.gradients)
         if time.perf_counter() - start > budget:
             raise KeyboardInterrupt
 
     pyro.set_rng_seed(seed)
+    kernel = _CountingNUTS(density.model, max_tree_depth=8)
     mcmc = pyro.infer.MCMC(
-        pyro.infer.NUTS(density.model, max_tree_depth=8),
-        num_samples=10**6,
-        warmup_steps=warmup,
-        hook_fn=watch,
-        disable_progbar=True,
+        kernel, num_samples=10**6, warmup_steps=warmup, hook_fn=watch, disable_progbar=True
     )
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         mcmc.run(*density.args, **density.kwargs)
-    except KeyboardInterrupt:
-        seconds = time.perf_counter() - start
-    if len(drawn) < 4:
-        return None
+    seconds = time.perf_counter() - start
+    if len(drawn) < LEAST_DRAWS:
+        return Unfinished(
+            seconds, 0.0, spent["steps"] + len(drawn), warmup, 1, float(kernel.gradients)
+        )
     stacked = {site: torch.stack([one[site] for one in drawn]) for site in drawn[0]}
     values = density.constrain(density.flatten(stacked))
     found = predict(density, values, data.test.x, data.test.y)
-    return Run(found.log_predictive[None].numpy(), seconds, 0.0, float("nan"), float("nan"))
+    return Run(
+        found.log_predictive[None].numpy(), seconds, 0.0, float(kernel.gradients), spent["warmup"]
+    )

@@ -1,18 +1,24 @@
 """Function-space ESS per second: our kernels against Pyro, NumPyro and BlackJAX, same networks.
 
 Run: python benchmarks/samplers.py [--models diabetes_mlp digits_mlp] [--kernels hmc chees ...]
-     [--seeds S] [--budget SECONDS] [--warmup N] [--chains C] [--threads T]
+     [--seeds S] [--budget SECONDS ...] [--pyro-budget SECONDS] [--pyro-seeds S] [--warmup N]
+     [--chains C] [--threads T]
 
 Kernels are our recipes (hmc, nuts, chees, mclmc, adjusted-mclmc, taken from inference/*.toml) and
 the peers pyro-nuts, numpyro-nuts and blackjax-mclmc. Each run warms up (its recipe's steps, or
-`--warmup` of them; peers take the same number, BlackJAX ten integrator steps for each) and then
-draws until the budget is spent. Bulk ESS and R-hat are those of the log predictive probabilities
-of all test rows; seconds have warm-up in them and, for ours, the tracing; the first
-compilation of JAX is left out and stands beside, but NumPyro compiles parts of a later call again,
-which weighs on short budgets. A run counts as converged if its median R-hat is at most 1.01.
-Gradients are those that the batch computed, of each chain, with the waiting of NUTS; for the peers
-that do not tell, there are none. Pyro runs one chain: its ESS per second is that of one chain and
-not extrapolated, and its R-hat is within the chain.
+`--warmup` of them; peers take 150 or the same number, BlackJAX ten integrator steps for each) and
+then draws until the budget, one for all models or one each, is spent. Bulk ESS and R-hat are those
+of the log predictive probabilities of all test rows; seconds have warm-up in them and, for ours,
+the tracing; what JAX compiles stands beside them. A run counts as converged if its median R-hat is
+at most 1.01. Gradients are those that the batch computed, of each chain, with the waiting of NUTS.
+
+Pyro runs one chain, for `--pyro-seeds` seeds and `--pyro-budget` seconds: its ESS per second is
+that of one chain and not extrapolated, its R-hat is within the chain. A sampler that has
+eight draws a chain at least has an ESS; the row of one that has not gives the steps and gradients
+that it made, and an upper bound of its ESS per second, as if every step of every chain had been an independent draw.
+
+The last table rests the choice of the default kernel on the runs: of the exact kernels that
+converged in most runs on every model, that with the largest geometric mean of ESS per second.
 """
 
 from __future__ import annotations
@@ -27,6 +33,7 @@ import arviz_base
 import arviz_stats
 import numpy as np
 import torch
+from sampler_run import LEAST_DRAWS, Run, Unfinished
 
 from pyro_bnn import Data, LogDensity
 from pyro_bnn.infer import MCMC
@@ -36,6 +43,7 @@ from pyro_bnn.infer.recipe import Recipe
 
 ROOT = Path(__file__).parent.parent
 OURS = ("hmc", "nuts", "chees", "mclmc", "adjusted-mclmc")
+EXACT = ("hmc", "nuts", "chees", "adjusted-mclmc")
 PEERS = ("pyro-nuts", "numpyro-nuts", "blackjax-mclmc")
 COLUMNS = (
     "model", "kernel", "seed", "seconds", "compiling", "draws", "gradients a chain", "R-hat",
@@ -43,8 +51,15 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def ours(name: str, density: LogDensity, data: Data, options: argparse.Namespace, seed: int) -> Any:
-    """Run a recipe until the budget is spent; None if it was still warming up."""
+def ours(
+    name: str,
+    density: LogDensity,
+    data: Data,
+    options: argparse.Namespace,
+    seed: int,
+    budget: float,
+) -> Run | Unfinished:
+    """Run a recipe until the budget is spent."""
     recipe = Recipe.read(ROOT / "inference" / f"{name}.toml")
     warmup = recipe.run.warmup if options.warmup is None else options.warmup
     start = time.perf_counter()
@@ -55,7 +70,7 @@ def ours(name: str, density: LogDensity, data: Data, options: argparse.Namespace
     def watch(kernel: Any, params: Any, stage: str, count: int) -> None:
         if stage == "Warmup":
             spent["warmup"] = mcmc.progress.gradients
-        if time.perf_counter() - start > options.budget:
+        if time.perf_counter() - start > budget:
             raise KeyboardInterrupt
 
     mcmc = MCMC(
@@ -70,13 +85,13 @@ def ours(name: str, density: LogDensity, data: Data, options: argparse.Namespace
     with contextlib.suppress(KeyboardInterrupt):
         mcmc.run()
     seconds = time.perf_counter() - start
-    if mcmc.progress.draws < 4:
-        return None
+    progress = mcmc.progress
+    if progress.draws < LEAST_DRAWS:
+        steps = progress.warmup + progress.draws
+        return Unfinished(seconds, 0.0, steps, warmup, options.chains, progress.gradients)
     found = predict(fresh, mcmc.get_samples(), data.test.x, data.test.y).log_predictive
     values = found.unflatten(0, (options.chains, -1)).numpy()
-    from sampler_peers import Run
-
-    return Run(values, seconds, 0.0, mcmc.progress.gradients, spent.get("warmup", 0.0))
+    return Run(values, seconds, 0.0, progress.gradients, spent.get("warmup", 0.0))
 
 
 def peer(
@@ -86,21 +101,22 @@ def peer(
     data: Data,
     options: argparse.Namespace,
     seed: int,
-) -> Any:
-    """Run a peer for the budget."""
+    budget: float,
+) -> Run | Unfinished:
+    """Run a peer for its budget."""
     import sampler_peers
 
     warmup = 150 if options.warmup is None else options.warmup
     if name == "pyro-nuts":
-        return sampler_peers.pyro_nuts(density, data, warmup, seed, options.budget)
+        return sampler_peers.pyro_nuts(density, data, warmup, seed, options.pyro_budget)
     function = {
         "numpyro-nuts": sampler_peers.numpyro_nuts,
         "blackjax-mclmc": sampler_peers.blackjax_mclmc,
     }[name]
-    return function(model, data, options.chains, warmup, seed, options.budget)
+    return function(model, data, options.chains, warmup, seed, budget)
 
 
-def judge(run: Any) -> dict[str, np.ndarray]:
+def judge(run: Run) -> dict[str, np.ndarray]:
     """R-hat and bulk ESS of every test row."""
     tree = arviz_base.convert_to_datatree({"f": run.log_predictive.astype(np.float64)})
     return {
@@ -109,7 +125,7 @@ def judge(run: Any) -> dict[str, np.ndarray]:
     }
 
 
-def line(model: str, kernel: str, seed: int, run: Any) -> tuple[str, float, bool]:
+def line(model: str, kernel: str, seed: int, run: Run) -> tuple[str, float, bool]:
     """One row of the table, its median ESS per second, and whether it has converged."""
     found = judge(run)
     chains, draws = run.log_predictive.shape[:2]
@@ -134,21 +150,62 @@ def line(model: str, kernel: str, seed: int, run: Any) -> tuple[str, float, bool
     return f"| {' | '.join(cells)} |", float(rate[0] / run.seconds), converged
 
 
+def unfinished_line(model: str, kernel: str, seed: int, run: Unfinished) -> str:
+    """One row of a sampler whose budget was spent in warm-up."""
+    cells = [
+        model,
+        kernel,
+        str(seed),
+        f"{run.seconds:.0f}",
+        f"{run.compiling:.0f}",
+        f"too few: {run.steps} steps, warm-up has {run.warmup}",
+        f"{run.gradients:,.0f}",
+        "",
+        "",
+        f"at most {run.most:.1f}",
+        "",
+        "no",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def choice(rates: dict[tuple[str, str], list[tuple[float, bool]]], models: list[str]) -> str:
+    """Say which exact kernel the runs recommend, and why."""
+    means = {}
+    for kernel in EXACT:
+        found = [rates.get((model, kernel), []) for model in models]
+        if all(runs and np.mean([converged for _, converged in runs]) > 0.5 for runs in found):
+            medians = [np.median([rate for rate, _ in runs]) for runs in found]
+            means[kernel] = float(np.exp(np.mean(np.log(medians))))
+    if not means:
+        return "No exact kernel converged in most runs on every model."
+    ranked = sorted(means, key=means.__getitem__, reverse=True)
+    told = ", ".join(f"{kernel} {means[kernel]:.1f}" for kernel in ranked)
+    return f"Exact kernels that converged, geometric mean of ESS/s over models: {told}."
+
+
 def main() -> None:
     """Run what is asked for; print every run, then the medians over seeds."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", nargs="+", default=["diabetes_mlp", "digits_mlp"])
     parser.add_argument("--kernels", nargs="+", default=[*OURS, *PEERS], choices=[*OURS, *PEERS])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--budget", type=float, default=60.0, help="seconds of one run")
+    parser.add_argument(
+        "--budget", type=float, nargs="+", default=[20.0, 45.0], help="seconds of a run, by model"
+    )
+    parser.add_argument("--pyro-budget", type=float, default=100.0, help="seconds of Pyro's runs")
+    parser.add_argument("--pyro-seeds", type=int, default=1)
     parser.add_argument("--warmup", type=int, help="steps, in place of the recipes' own")
     parser.add_argument("--most-draws", type=int, default=3000)
     parser.add_argument("--chains", type=int, default=16)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
+    if len(options.budget) not in (1, len(options.models)):
+        parser.error("give one --budget, or one for each model")
     torch.set_num_threads(options.threads)
+    budgets = dict(zip(options.models, options.budget * len(options.models), strict=False))
     print(
-        f"{options.chains} chains, {options.budget:.0f} s a run, {options.threads} threads; R-hat "
+        f"{options.chains} chains, {budgets} s a run, {options.threads} threads; R-hat "
         "median / maximum, ESS median / minimum over test rows\n"
     )
     print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
@@ -159,12 +216,15 @@ def main() -> None:
         # Seeds outside, kernels inside: what disturbs the machine disturbs all of them.
         for seed in range(options.seeds):
             for kernel in options.kernels:
+                budget = budgets[model]
+                if kernel == "pyro-nuts" and seed >= options.pyro_seeds:
+                    continue
                 if kernel in OURS:
-                    run = ours(kernel, density, script.data, options, seed)
+                    run = ours(kernel, density, script.data, options, seed, budget)
                 else:
-                    run = peer(kernel, model, density, script.data, options, seed)
-                if run is None:
-                    print(f"| {model} | {kernel} | {seed} | still warming up | |", flush=True)
+                    run = peer(kernel, model, density, script.data, options, seed, budget)
+                if isinstance(run, Unfinished):
+                    print(unfinished_line(model, kernel, seed, run), flush=True)
                     continue
                 row, rate, converged = line(model, kernel, seed, run)
                 print(row, flush=True)
@@ -174,6 +234,7 @@ def main() -> None:
         median = np.median([rate for rate, _ in found])
         reached = sum(converged for _, converged in found)
         print(f"| {model} | {kernel} | {median:.1f} | {reached} of {len(found)} |")
+    print(f"\n{choice(rates, options.models)}")
 
 
 if __name__ == "__main__":
