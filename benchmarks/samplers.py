@@ -13,9 +13,9 @@ the tracing; what JAX compiles stands beside them. A run counts as converged if 
 at most 1.01. Gradients are those that the batch computed, of each chain, with the waiting of NUTS.
 
 Pyro runs one chain, for `--pyro-seeds` seeds and `--pyro-budget` seconds: its ESS per second is
-that of one chain and not extrapolated, its R-hat is within the chain. A sampler that has
-eight draws a chain at least has an ESS; the row of one that has not gives the steps and gradients
-that it made, and an upper bound of its ESS per second, as if every step of every chain had been an independent draw.
+that of one chain and not extrapolated, its R-hat is within the chain. The row of a sampler that has
+fewer than eight draws a chain gives the steps and gradients that it made, and an upper bound of its
+ESS per second: as if every step of every chain had been an independent draw.
 
 The last table rests the choice of the default kernel on the runs: of the exact kernels that
 converged in most runs on every model, that with the largest geometric mean of ESS per second.
