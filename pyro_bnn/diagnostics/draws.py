@@ -118,14 +118,21 @@ def chosen(array: xr.DataArray, draws: Draws, block_bytes: int) -> Iterator[NDAr
         Shape ``(sample, scalar)``.
     """
     array = array.transpose("chain", "draw", ...)
-    pick = {"chain": xr.DataArray(draws.chain, dims="sample_")}
-    pick["draw"] = xr.DataArray(draws.draw, dims="sample_")
     inner = array.dims[2:]
     if not inner:
-        yield array.isel(pick).to_numpy().reshape(-1, 1)
+        yield _picked(array, draws).to_numpy().reshape(-1, 1)
         return
     row = 8 * len(draws) * math.prod(array.shape[3:])
     step = max(1, block_bytes // max(1, row))
     for start in range(0, array.sizes[inner[0]], step):
-        part = array.isel({inner[0]: slice(start, start + step)}).isel(pick)
+        part = _picked(array.isel({inner[0]: slice(start, start + step)}), draws)
         yield part.transpose("sample_", ...).to_numpy().reshape(len(draws), -1)
+
+
+def _picked(array: xr.DataArray, draws: Draws) -> xr.DataArray:
+    """Choose draws, along a dimension ``sample_``."""
+    if array.sizes["draw"] == 1:
+        # Chains alone: a lazy array reads those, and builds no index as large as the values.
+        return array.isel(draw=0, chain=draws.chain).rename(chain="sample_")
+    picks = {"chain": draws.chain, "draw": draws.draw}
+    return array.isel({dim: xr.DataArray(at, dims="sample_") for dim, at in picks.items()})
