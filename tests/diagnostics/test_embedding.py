@@ -7,7 +7,11 @@ import pytest
 import xarray as xr
 from sklearn.decomposition import PCA
 
+import pyro_bnn.diagnostics.embedding as embedding_module
 from pyro_bnn.diagnostics.embedding import embedding, principal_components
+from pyro_bnn.diagnostics.plots.embedding import plot_embeddings
+from pyro_bnn.diagnostics.report.embeddings import missing_embeddings
+from pyro_bnn.errors import UserError
 
 
 @pytest.mark.parametrize("shape", [(30, 8), (8, 30)])
@@ -44,3 +48,20 @@ def test_few_or_broken_draws(trace: xr.DataTree, make_trace) -> None:
     broken = trace.copy(deep=True)
     broken["posterior"]["0.bias"][0, 0, 0] = np.nan
     assert len(embedding(broken, "weight").points) == 399
+
+
+def test_tsne_keeps_clusters_and_umap_is_said_when_absent(
+    trace: xr.DataTree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = embedding(trace, "weight", points=60, method="tsne")
+    assert found is not None
+    assert np.isnan(found.explained).all()
+    # The nearest neighbour of a draw is of its own chain, as chains sit in modes of their own.
+    apart = np.linalg.norm(found.points[:, None] - found.points[None], axis=-1)
+    np.fill_diagonal(apart, np.inf)
+    assert np.mean(found.chain[apart.argmin(axis=1)] == found.chain) > 0.95
+    assert len(plot_embeddings({"weight": found}).axes) == 1
+    monkeypatch.setattr(embedding_module, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match="install umap-learn"):
+        embedding(trace, "weight", method="umap")
+    assert "umap-learn" in missing_embeddings()

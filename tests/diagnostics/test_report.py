@@ -15,8 +15,15 @@ import xarray as xr
 from matplotlib import pyplot as plt
 
 from pyro_bnn.diagnostics import diagnose, write_report
-from pyro_bnn.diagnostics.report import render
+from pyro_bnn.diagnostics.report import embeddings, render
 from pyro_bnn.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def _without_tsne(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out what takes seconds a page; tests/diagnostics/test_embedding.py draws it."""
+    monkeypatch.setattr(embeddings, "has_method", lambda method: method == "pca")
+
 
 VOID = {"meta", "img", "br", "link", "hr"}
 
@@ -62,7 +69,7 @@ def test_page_needs_nothing_beside_it(any_trace: xr.DataTree, tmp_path: Path) ->
         addresses = set(re.findall(r"https?://[^\"' ]+", picture))
         assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
     classes = any_trace["predictions"].attrs["likelihood"] != "continuous"
-    assert len(page.pictures()) == 18 + 2 * classes
+    assert len(page.pictures()) == 21 + 2 * classes
     assert all(attrs.get("alt") for tag, attrs in page.tags if tag == "img")
 
 

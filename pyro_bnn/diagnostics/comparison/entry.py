@@ -14,6 +14,8 @@ from pyro_bnn.diagnostics.comparison.resampling import (
     Interval,
     detection_intervals,
     detector,
+    function_intervals,
+    resampled_interval,
     score_intervals,
 )
 from pyro_bnn.diagnostics.convergence import convergence
@@ -98,7 +100,7 @@ def entry(
         _predictive(trace, prediction, resamples, rng, values, intervals)
         if prediction.problem:
             notes.append(f"{name}: {prediction.problem}")
-    _convergence(trace, values)
+    _convergence(trace, resamples, rng, values, intervals)
     left_out = loo(trace)
     if left_out is not None:
         mean, half = (x / left_out.rows for x in (left_out.elpd, 1.96 * left_out.error))
@@ -109,7 +111,7 @@ def entry(
                 f" training rows (Pareto k above {left_out.limit:.2f})."
             )
     if reference is not None:
-        notes += _quality(name, trace, reference, resamples, seed, values, intervals)
+        notes += _quality(name, trace, prediction, reference, resamples, seed, values, intervals)
     return Entry(
         name,
         values,
@@ -153,7 +155,13 @@ def _predictive(
         intervals[key] = float(low), float(high)
 
 
-def _convergence(trace: xr.DataTree, values: dict[str, float | int | str]) -> None:
+def _convergence(
+    trace: xr.DataTree,
+    resamples: int,
+    rng: np.random.Generator,
+    values: dict[str, float | int | str],
+    intervals: dict[str, Interval],
+) -> None:
     result = convergence(trace, "function", _SCALARS)
     if result is None:
         return
@@ -164,11 +172,14 @@ def _convergence(trace: xr.DataTree, values: dict[str, float | int | str]) -> No
         known = numbers[~np.isnan(numbers)]
         if len(known):
             values[key] = float(reduce(known))
+        if len(known) > 1 and np.isfinite(known).all() and resamples:
+            intervals[key] = resampled_interval(known, reduce, resamples, rng)
 
 
 def _quality(
     name: str,
     trace: xr.DataTree,
+    prediction: Prediction | None,
     reference: xr.DataTree,
     resamples: int,
     seed: int,
@@ -191,4 +202,6 @@ def _quality(
     ):
         if number is not None:
             values[key] = number
+    if found.agreement is not None and prediction is not None and resamples:
+        intervals |= function_intervals(prediction, reference, resamples, seed)
     return []

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
 
 from pyro_bnn.diagnostics.ood import OutOfDistribution, detect
-from pyro_bnn.diagnostics.prediction import Prediction
+from pyro_bnn.diagnostics.prediction import Prediction, posterior_prediction
+from pyro_bnn.diagnostics.quality.function_space import agreement, total_variation
 
 RESAMPLES = 200
 LEVEL = 0.95
@@ -80,6 +83,45 @@ def detection_intervals(
         means = [values[rng.integers(len(values), size=len(values))].mean() for _ in found]
         result["oodmi"] = _ends(means)
     return result
+
+
+def function_intervals(
+    prediction: Prediction, reference: xr.DataTree, resamples: int, seed: int
+) -> dict[str, Interval]:
+    """Resample the test inputs of ``agreement`` and ``total_variation`` to a reference.
+
+    Parameters
+    ----------
+    prediction
+        Class probabilities.
+    reference
+        A trace with predictions on the same inputs.
+    resamples
+        Number of samples.
+    seed
+        Of the samples.
+    """
+    other = posterior_prediction(reference)
+    if other is None or other.mean is None or prediction.mean is None:
+        return {}
+    ours, theirs = prediction.mean, other.mean
+    rng = np.random.default_rng(seed)
+    picks = [rng.integers(len(ours), size=len(ours)) for _ in range(resamples)]
+    return {
+        "agreement": _ends([agreement(ours[rows], theirs[rows]) for rows in picks]),
+        "total_variation": _ends([total_variation(ours[rows], theirs[rows]) for rows in picks]),
+    }
+
+
+def resampled_interval(
+    numbers: NDArray[np.float64],
+    reduce: Callable[[Any], Any],
+    resamples: int,
+    rng: np.random.Generator,
+) -> Interval:
+    """Resample numbers, reduce each sample, and return the percentile interval."""
+    size = len(numbers)
+    return _ends([float(reduce(numbers[rng.integers(size, size=size)])) for _ in range(resamples)])
 
 
 def detector(split: OutOfDistribution) -> str | None:

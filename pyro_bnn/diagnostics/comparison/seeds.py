@@ -10,10 +10,12 @@ import numpy as np
 import xarray as xr
 from scipy.stats import t as student
 
+from pyro_bnn.diagnostics.comparison.columns import COLUMNS
 from pyro_bnn.diagnostics.comparison.entry import Entry
 from pyro_bnn.diagnostics.comparison.resampling import LEVEL
 
 _COUNTS = ("modes", "draws")
+_BY_KEY = {column.key: column for column in COLUMNS}
 
 
 def recipe_key(trace: xr.DataTree) -> str | None:
@@ -61,6 +63,9 @@ def over_seeds(entries: Sequence[Entry]) -> Entry:
         half = float(student.ppf((1 + LEVEL) / 2, count - 1) * numbers.std(ddof=1) / np.sqrt(count))
         mean = float(numbers.mean())
         values[key], intervals[key] = mean, (mean - half, mean + half)
+        if key in _BY_KEY:
+            column = _BY_KEY[key]
+            intervals[key] = max(column.least, mean - half), min(column.most, mean + half)
     predictive = [one.log_predictive for one in entries if one.log_predictive is not None]
     together = None
     if len(predictive) == count:

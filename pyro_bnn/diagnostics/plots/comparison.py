@@ -25,12 +25,12 @@ def plot_comparison(columns: Mapping[str, Sequence[Point | None]], names: Sequen
     Returns
     -------
     matplotlib.figure.Figure
-        Up to three panels side by side.
+        Two panels side by side.
     """
-    across = min(3, len(columns))
+    across = min(2, len(columns))
     down = -(-len(columns) // across)
     with look():
-        picture = figure(down * (0.75 + 0.26 * len(names)), 9.4)
+        picture = figure(down * (0.75 + 0.26 * len(names)))
         grid = picture.subplots(down, across, squeeze=False, sharey=True)
         rows = np.arange(len(names))[::-1]
         for axes, (label, points) in zip(grid.flat, columns.items(), strict=False):
@@ -41,9 +41,9 @@ def plot_comparison(columns: Mapping[str, Sequence[Point | None]], names: Sequen
                 axes.plot([low, high], [row, row], color=BLUE, lw=1.6, alpha=0.5)
                 axes.plot([value], [row], "o", color=BLUE, ms=4.5)
             axes.set_title(label)
-            axes.set_yticks(rows, [name if len(name) < 29 else f"{name[:27]}…" for name in names])
+            axes.set_yticks(rows, [name if len(name) < 25 else f"{name[:23]}…" for name in names])
             axes.set_ylim(-0.6, len(names) - 0.4)
-            axes.locator_params(axis="x", nbins=4)
+            axes.locator_params(axis="x", nbins=3)
             axes.grid(axis="x", color=RULE, lw=0.5)
             axes.set_axisbelow(True)
         for axes in list(grid.flat)[len(columns) :]:

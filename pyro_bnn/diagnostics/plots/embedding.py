@@ -1,4 +1,4 @@
-"""Draws of each space in the plane of their principal components."""
+"""Draws of each space in a plane."""
 
 from __future__ import annotations
 
@@ -43,7 +43,12 @@ def plot_embeddings(embeddings: Mapping[str, Embedding]) -> Figure:
                 c=[colours[int(chain)] for chain in one.chain[order]],
             )
             axes.set_title(SPACE_NAMES[space])
-            axes.set_xlabel(f"first component ({percent(float(one.explained[0]))})")
-            axes.set_ylabel(f"second ({percent(float(one.explained[1]))})")
-            axes.locator_params(nbins=5)
+            if one.method == "pca":
+                axes.set_xlabel(f"first component ({percent(float(one.explained[0]))})")
+                axes.set_ylabel(f"second ({percent(float(one.explained[1]))})")
+                axes.locator_params(nbins=5)
+            else:
+                axes.set_xlabel({"tsne": "t-SNE", "umap": "UMAP"}[one.method])
+                axes.set_xticks([])
+                axes.set_yticks([])
     return picture

@@ -11,6 +11,7 @@ from pyro_bnn.diagnostics.metrics import Reliability
 from pyro_bnn.diagnostics.plots.style import MUTED, POINT, POSTERIOR, RULE, bare, figure, look
 
 _COLOURS = {"posterior mean": POSTERIOR, "point estimate": POINT}
+_DASHES = ("solid", (0, (4, 2)))
 
 
 def plot_reliability(tables: Mapping[str, Reliability]) -> Figure:
@@ -34,11 +35,11 @@ def plot_reliability(tables: Mapping[str, Reliability]) -> Figure:
         for place, (name, table) in enumerate(tables.items()):
             colour = _COLOURS[name]
             share = table.count / table.count.sum()
-            top.plot(table.confidence, table.accuracy, color=colour, lw=1.2, alpha=0.8)
+            line = {"color": colour, "ls": _DASHES[place], "lw": 1.2, "alpha": 0.8}
+            top.plot(table.confidence, table.accuracy, label=name, **line)
             top.scatter(
                 table.confidence, table.accuracy, s=10 + 140 * share, color=colour, alpha=0.8, lw=0
             )
-            top.text(0.02, 0.93 - 0.11 * place, name, color=colour, transform=top.transAxes)
             shift = 0.006 * (2 * place - 1)
             below.vlines(table.confidence + shift, 0, table.count, color=colour, lw=3)
         low = min(float(table.confidence.min()) for table in tables.values())
@@ -51,4 +52,5 @@ def plot_reliability(tables: Mapping[str, Reliability]) -> Figure:
         below.set_ylabel("inputs")
         below.set_xlabel("confidence (dashed: calibrated)")
         below.set_ylim(0, 1.1 * max(int(np.max(table.count)) for table in tables.values()))
+        picture.legend(loc="outside upper left", ncols=2, frameon=False, handlelength=2.2)
     return picture

@@ -31,7 +31,12 @@ SERIES = (BLUE, ORANGE, GREEN, AMBER, PURPLE, SKY)
 """Lines of one picture, in this order; markers tell them apart too."""
 
 SPACE_COLOURS = {"weight": ORANGE, "canonical": AMBER, "function": BLUE}
-SPACE_NAMES = {"weight": "weights", "canonical": "canonical weights", "function": "functions"}
+SPACE_NAMES = {
+    "weight": "weights",
+    "canonical": "canonical weights",
+    "function": "functions",
+    "null": "prior, canonical (control)",
+}
 POSTERIOR = BLUE
 POINT = ORANGE
 

@@ -12,10 +12,11 @@ from pyro_bnn.diagnostics.diagnosis import Diagnosis, diagnose
 from pyro_bnn.diagnostics.format import ABSENT, number
 from pyro_bnn.diagnostics.keys import SUMMARY_KEYS
 from pyro_bnn.diagnostics.report.diversity import diversity_pictures, diversity_rows
+from pyro_bnn.diagnostics.report.embeddings import embedding_pictures, missing_embeddings
 from pyro_bnn.diagnostics.report.environment import environment
 from pyro_bnn.diagnostics.report.facts import facts
 from pyro_bnn.diagnostics.report.model import model_notes, model_pictures
-from pyro_bnn.diagnostics.report.orbits import embedding_pictures, quotient_pictures
+from pyro_bnn.diagnostics.report.orbits import quotient_pictures
 from pyro_bnn.diagnostics.report.predictions import (
     ood_pictures,
     ood_rows,
@@ -32,6 +33,7 @@ from pyro_bnn.diagnostics.report.symmetry import (
     mixing_pictures,
     orbit_notes,
     orbit_rows,
+    sorts_each_draw,
     statement_rows,
 )
 from pyro_bnn.diagnostics.summary import Value, summarize
@@ -121,10 +123,12 @@ def render(trace: xr.DataTree, found: Diagnosis) -> str:
             spaces=space_rows(found),
             finer=finer_rows(found),
             has_null=found.null is not None,
+            sorted=sorts_each_draw(trace),
             subsets=[result for result in found.convergence.values() if result.is_subset],
             has_canonical="canonical" in found.convergence,
             space_pictures=space_pictures(found),
             embedding_pictures=embedding_pictures(trace),
+            missing_embeddings=missing_embeddings(),
             quotient_pictures=quotient_pictures(trace),
             orbits=found.orbits,
             orbit_rows=orbit_rows(found),

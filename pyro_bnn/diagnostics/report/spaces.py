@@ -71,7 +71,7 @@ def _median_and_max(rhat: NDArray[np.float64]) -> str:
 def space_pictures(found: Diagnosis) -> list[Picture]:
     """Draw the distributions of R-hat and ESS."""
     from pyro_bnn.diagnostics.plots.ess import plot_ess
-    from pyro_bnn.diagnostics.plots.rhat import plot_rhat
+    from pyro_bnn.diagnostics.plots.rhat import plot_rhat, plot_rhat_overlaid
 
     rhat: dict[str, NDArray[np.float64]] = {
         space: result.rhat for space, result in found.convergence.items()
@@ -86,6 +86,13 @@ def space_pictures(found: Diagnosis) -> list[Picture]:
                 plot_rhat(rhat),
                 "Histograms of R-hat in each space on one logarithmic axis.",
                 "R-hat: the further right, the more the chains disagree.",
+            )
+        )
+        pictures.append(
+            picture(
+                plot_rhat_overlaid(rhat),
+                "Share of scalars above each value of R-hat, a line a space.",
+                "R-hat in the three spaces, overlaid: the share of scalars above each value.",
             )
         )
     if any(np.isfinite(values).any() for values in ess.values()):

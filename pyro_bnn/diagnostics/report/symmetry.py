@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import xarray as xr
+
 from pyro_bnn.diagnostics.diagnosis import Diagnosis
 from pyro_bnn.diagnostics.format import number
 from pyro_bnn.diagnostics.report.pieces import Picture, picture
@@ -35,6 +37,11 @@ def orbit_notes(found: Diagnosis) -> list[tuple[str, str]]:
         before, after = number(found.orbits.mass_before), number(found.orbits.mass_after)
         notes.append(("Sum of squared weights, median", f"{before} sampled, {after} canonical"))
     return notes
+
+
+def sorts_each_draw(trace: xr.DataTree) -> bool:
+    """Whether the quotient put each draw in order without looking at another draw."""
+    return "symmetry" in trace.children and trace["symmetry"].attrs.get("permutation") == "sort"
 
 
 def exchangeability_rows(found: Diagnosis) -> list[dict[str, str]]:

@@ -119,7 +119,7 @@ def test_the_reference_has_no_distance_to_itself(make_trace: MakeTrace, tmp_path
     first = run(make_trace, draws=20)
     found = compare({"a": first}, reference=first, resamples=0)
     assert "mmd" not in found.entries[0].values
-    assert found.notes == ("a is the reference itself: its distance to it is left out.",)
+    assert found.notes[0] == "a is the reference itself: its distance to it is left out."
     first.to_netcdf(tmp_path / "trace.nc")
     paths = compare([tmp_path / "trace.nc"], str(tmp_path / "trace.nc"), resamples=0)
     assert "trace is the reference itself" in paths.notes[0]

@@ -1,0 +1,53 @@
+"""Pictures of weights: what is drawn is what was given."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pyro_bnn.diagnostics.plots.bivariate import plot_bivariate
+from pyro_bnn.diagnostics.plots.model import plot_pareto_k, plot_weights
+from pyro_bnn.diagnostics.plots.pairs import plot_pairs
+from pyro_bnn.diagnostics.plots.rhat import plot_rhat_overlaid
+
+
+def test_bivariate_counts_every_draw_inside_of_its_axes() -> None:
+    rng = np.random.default_rng(0)
+    raw = rng.normal(size=(500, 2))
+    sorted_ = np.sort(raw, axis=1)
+    left, right = plot_bivariate({("a", "b"): (raw, sorted_)}).axes
+    for axes, values in ((left, raw), (right, sorted_)):
+        (low_x, high_x), (low_y, high_y) = axes.get_xlim(), axes.get_ylim()
+        x, y = values.T
+        inside = (x >= low_x) & (x <= high_x) & (y >= low_y) & (y <= high_y)
+        assert 480 < axes.collections[0].get_array().sum() <= inside.sum()
+    assert left.get_xlim() == right.get_xlim()
+    # Sorted pairs lie above the diagonal: so do their hexagons.
+    offsets = right.collections[0].get_offsets()
+    assert (offsets[:, 1] > offsets[:, 0] - 0.5).all()
+
+
+def test_pairs_have_a_panel_each_and_leave_broken_draws_out() -> None:
+    values = np.random.default_rng(0).normal(size=(3, 2, 40))
+    values[1, 0, 5] = np.nan
+    axes = plot_pairs(["a", "b", "c"], values).axes
+    shown = [one for one in axes if one.get_visible()]
+    assert len(shown) == 6
+    scatters = [one for one in shown if one.collections]
+    assert [len(one.collections[0].get_offsets()) for one in scatters] == [79, 79, 79]
+
+
+def test_overlaid_rhats_are_shares_above() -> None:
+    rhat = {"weight": np.array([1.2, 1.1, np.nan, 2.0]), "function": np.array([1.001, 1.01])}
+    (axes,) = plot_rhat_overlaid(rhat).axes
+    lines = {line.get_label(): line for line in axes.lines}
+    np.testing.assert_allclose(lines["weights"].get_ydata(), [1, 2 / 3, 1 / 3, 0])
+    np.testing.assert_allclose(lines["functions"].get_ydata(), [1, 0.5, 0])
+    assert len({str(line.get_linestyle()) for line in lines.values()}) > 1
+
+
+def test_pareto_k_counts_rows_and_weights_are_sorted() -> None:
+    (axes,) = plot_pareto_k(np.array([0.1, 0.9, -np.inf, 0.8]), 0.7).axes
+    assert axes.texts[0].get_text() == "2 of 4 rows above 0.7"
+    (axes,) = plot_weights(np.array([0.2, 0.5, 0.3])).axes
+    assert [bar.get_height() for bar in axes.patches] == [0.5, 0.3, 0.2]
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["1", "2", "0"]
