@@ -15,6 +15,7 @@ import pyro_bnn
 from pyro_bnn.data import Data
 from pyro_bnn.diagnostics import diagnose, summarize, write_report, write_summary
 from pyro_bnn.errors import UserError
+from pyro_bnn.infer.cli.line import record_line
 from pyro_bnn.infer.cli.predicting import record_corrupted, record_predictions
 from pyro_bnn.infer.cli.rundir import RunDirectory
 from pyro_bnn.infer.cli.script import ModelScript
@@ -147,9 +148,10 @@ def record(
 def quotient(
     group: SymmetryGroup, density: LogDensity, trace: Path, settings: QuotientSettings
 ) -> None:
-    """Add ``canonical_posterior``, ``symmetry`` and ``identities`` to a trace."""
+    """Add ``canonical_posterior``, ``symmetry``, ``identities`` and ``mode_line`` to a trace."""
     _map(group, settings).apply(trace, source=density)
     write_identities(trace, density, group)
+    record_line(trace, density)
 
 
 def quotient_collection(
