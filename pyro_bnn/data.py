@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,6 +25,9 @@ class Split:
         Inputs ``(row, *features)``.
     y : Tensor
         Targets ``(row, ...)``.
+    transform : callable, optional
+        Augmentation: takes a row of x and returns one of the same shape. Guides train on rows
+        that it has changed anew each time; its random numbers are torch's own.
 
     Raises
     ------
@@ -33,6 +37,27 @@ class Split:
 
     x: Tensor
     y: Tensor
+    transform: Callable[[Tensor], Tensor] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        dataset: Iterable[tuple[Any, Any]],
+        transform: Callable[[Tensor], Tensor] | None = None,
+    ) -> Split:
+        """Read every row of a `torch.utils.data.Dataset` once, as a split in memory.
+
+        Parameters
+        ----------
+        dataset : iterable of (x, y)
+            Its own transform makes the tensors and should not be random.
+        transform : callable, optional
+            Augmentation, applied to each row whenever it is trained on.
+        """
+        rows = [(torch.as_tensor(x), torch.as_tensor(y)) for x, y in dataset]
+        if not rows:
+            raise UserError("the data set has no rows")
+        return cls(torch.stack([x for x, _ in rows]), torch.stack([y for _, y in rows]), transform)
 
     def __post_init__(self) -> None:
         if self.x.shape[:1] != self.y.shape[:1]:
@@ -55,7 +80,7 @@ class Split:
 
     def to(self, device: torch.device | str) -> Split:
         """Return the split on another device."""
-        return Split(self.x.to(device), self.y.to(device))
+        return Split(self.x.to(device), self.y.to(device), self.transform)
 
 
 @dataclass(frozen=True)

@@ -4,32 +4,30 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 import pyro.poutine as poutine
 import torch
 from pyro.infer.autoguide.initialization import InitMessenger, init_to_sample
 from torch import Tensor
-from torch.distributions import Transform, biject_to, constraints
-from torch.distributions.transforms import ComposeTransform, IndependentTransform
 from torch.func import grad_and_value, vmap
 from torch.fx import GraphModule
-from torch.utils import _pytree as pytree
 
 from pyro_bnn.errors import UserError
 from pyro_bnn.gradient import trace_gradient
 from pyro_bnn.graph import trace_graph
 from pyro_bnn.handlers import (
-    Node,
     batchable,
     full_plates,
     latent_nodes,
-    observed_nodes,
     run_model,
     sum_log_likelihood,
     without_validation,
 )
+from pyro_bnn.prototype import learn, why_not_batched
+from pyro_bnn.rows import Arguments, Rows, as_tuple
+from pyro_bnn.sites import Site, example_values, is_identity
 
 __all__ = ["WORTH_COMPILING", "LogDensity", "Rows", "Site"]
 
@@ -39,43 +37,11 @@ WORTH_COMPILING = 500_000
 
 Position = TypeVar("Position", Tensor, Mapping[str, Tensor])
 
-Rows = Tensor | tuple[Tensor, ...]
-"""A minibatch: the numbers of its rows, or the rows themselves, one tensor for each of data."""
-
-
-@dataclass(frozen=True)
-class Site:
-    """One latent site of a model.
-
-    Attributes
-    ----------
-    name : str
-        The site's name in the model.
-    shape : torch.Size
-        Shape of a value in the site's own (constrained) space.
-    unconstrained_shape : torch.Size
-        Shape of the same value in unconstrained space.
-    support : Constraint
-        Where a value may lie.
-    transform : Transform
-        From unconstrained space to the support.
-    start, stop : int
-        The site's part of a flat position ``(chain, dim)``.
-    """
-
-    name: str
-    shape: torch.Size
-    unconstrained_shape: torch.Size
-    support: constraints.Constraint
-    transform: Transform
-    start: int
-    stop: int
-
 
 class LogDensity:
     """The log density of a Pyro model's latent sites, for many chains at once.
 
-    The model runs once, to learn its sites. After that every method is a pure function of a
+    The model runs once, to learn its sites, on a few rows where its data have thousands. After that every method is a pure function of a
     position in unconstrained space: a flat tensor ``(chain, dim)`` or a dict of site tensors
     ``(chain, *unconstrained_shape)``. The transforms' log-Jacobians belong to the prior, so that
     ``potential = -(log_prior + log_likelihood)`` is the potential energy that HMC moves in.
@@ -119,30 +85,19 @@ class LogDensity:
         self.posterior_temperature = 1.0
         self._compiled = False
         self._chunk = 0
+        self._autocast: torch.dtype | None = None
+        self.transform: Callable[[Tensor], Tensor] | None = None
         self._graphs: dict[tuple[Any, ...], Callable[..., tuple[Tensor, Tensor]]] = {}
 
-        self._subsample_plates: set[str] = set()
-        prototype = self._prototype()
-        self.sites: dict[str, Site] = {}
-        start = 0
-        for name, node in latent_nodes(prototype):
-            site = _site(name, node, start)
-            self.sites[name] = site
-            start = site.stop
-        if not self.sites:
-            raise UserError(
-                "the model has no latent site: give its weights priors with pyro.sample or lift()"
-            )
-        self.dim = start
-        observed = dict(observed_nodes(prototype))
-        self.observed = tuple(observed)
-        shapes = [node["value"].shape for node in observed.values()]
-        self.rows = next((shape[0] for shape in shapes if shape), 0)
-        for name, node in observed.items():
-            _refuse_broadcast(name, node, self._data_shapes())
-        first: Tensor = dict(latent_nodes(prototype))[next(iter(self.sites))]["value"]
-        self.dtype: torch.dtype = first.dtype
-        self.device: torch.device = first.device
+        found = learn(model, Arguments(args, kwargs))
+        self.sites = found.sites
+        self.dim = sum(site.stop - site.start for site in found.sites.values())
+        self.observed = found.observed
+        self.rows = found.rows
+        self.dtype: torch.dtype = found.dtype
+        self.device: torch.device = found.device
+        self._some = found.some
+        self._subsample_plates = found.subsampling
         self._check_batchable()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -232,15 +187,17 @@ class LogDensity:
     def explain_start(self, position: Tensor) -> str:
         """Say which site makes the density at one position ``(dim,)`` not finite."""
         values = {name: value[0] for name, value in self.constrain(position[None]).items()}
-        with without_validation():
-            trace = self.trace_at(values)
-        for name, node in trace.nodes.items():
-            if node["type"] == "sample" and not bool(torch.isfinite(node["log_prob_sum"])):
-                return (
-                    f"the log density at the start is {float(node['log_prob_sum'])} at site "
-                    f"'{name}': check its distribution and its data for NaN, infinities and "
-                    "values outside of the support"
-                )
+        for rows in self._chunks() or [None]:
+            args, kwargs, _ = self.minibatch(rows)
+            with without_validation():
+                trace = self.trace_at(values, *args, **kwargs)
+            for name, node in trace.nodes.items():
+                if node["type"] == "sample" and not bool(torch.isfinite(node["log_prob_sum"])):
+                    return (
+                        f"the log density at the start is {float(node['log_prob_sum'])} at site "
+                        f"'{name}': check its distribution and its data for NaN, infinities and "
+                        "values outside of the support"
+                    )
         return (
             "the gradient of the log density at the start is not finite: check the model for "
             "operations such as sqrt(0) or log(0)"
@@ -355,6 +312,45 @@ class LogDensity:
         other._chunk = 0 if rows >= self.rows else rows
         return other
 
+    def augmented(self, transform: Callable[[Tensor], Tensor] | None) -> LogDensity:
+        """Return the same density, whose rows the training of guides changes at random.
+
+        Nothing here applies the transform: full batches and samplers see the rows as they are.
+
+        Parameters
+        ----------
+        transform : callable, optional
+            Takes a row of the model's first argument and returns one of the same shape; its
+            random numbers are torch's own, as those of torchvision's transforms are.
+        """
+        other = copy.copy(self)
+        other.transform = transform
+        return other
+
+    def in_precision(self, dtype: torch.dtype | None) -> LogDensity:
+        """Return the same density with the model run under `torch.autocast`.
+
+        Positions, gradients and what autocast keeps in full precision stay as they are.
+
+        Parameters
+        ----------
+        dtype : torch.dtype, optional
+            ``torch.bfloat16``, ``torch.float16`` on a GPU, or None for full precision.
+
+        Raises
+        ------
+        UserError
+            If the device has no such arithmetic.
+        """
+        if dtype == torch.float16 and self.device.type == "cpu":
+            raise UserError("float16 needs a GPU: take bfloat16, or full precision")
+        if dtype == self._autocast:
+            return self
+        other = copy.copy(self)
+        other._autocast = dtype
+        other._graphs = {}
+        return other
+
     def compiled(self) -> LogDensity:
         """Return the same density with its gradients compiled.
 
@@ -376,6 +372,10 @@ class LogDensity:
         return other
 
     # The model itself
+
+    def example_values(self) -> dict[str, Tensor]:
+        """Return constrained values of all sites, no chain axis, at which to try the model."""
+        return example_values(self.sites.values(), self._like)
 
     def trace_at(
         self, values: Mapping[str, Tensor], *args: Any, **kwargs: Any
@@ -402,40 +402,38 @@ class LogDensity:
         """Trace the log likelihood, for one draw, as a function of the constrained sites.
 
         Composite operators stay whole and the data are constants of the graph: this is what
-        symmetry discovery reads. ``graph.meta["sites"]`` names the placeholders in order.
+        symmetry discovery reads. ``graph.meta["sites"]`` names the placeholders in order. Where
+        the likelihood is added up over chunks, the graph is that of a few rows.
         """
         names = tuple(self.sites)
+        data = self._some if self._chunk else Arguments(self.args, self.kwargs)
 
         def log_likelihood(*values: Tensor) -> Tensor:
             trace = run_model(
-                self.model, dict(zip(names, values, strict=True)), self.args, self.kwargs, None
+                self.model, dict(zip(names, values, strict=True)), data.args, data.kwargs, None
             )
             return sum_log_likelihood(trace, self.sites)
 
         with without_validation():
-            example = [
-                site.transform(torch.full(site.unconstrained_shape, 0.1).to(self._like))
-                for site in self.sites.values()
-            ]
+            example = list(self.example_values().values())
             graph = trace_graph(log_likelihood, *example, pre_dispatch=True)
         graph.meta["sites"] = names
         return graph
+
+    def row_data(self) -> list[Tensor]:
+        """List the model's arguments that have a row for each observation."""
+        return Arguments(self.args, self.kwargs).with_rows(self.rows)
 
     def minibatch(self, indices: Rows | None) -> tuple[tuple[Any, ...], dict[str, Any], float]:
         """Return the model's arguments for a minibatch without a chain axis, and N / B."""
         if indices is None or (self._subsample_plates and isinstance(indices, Tensor)):
             return self.args, self.kwargs, 1.0
-        rows = self.rows
         given = None if isinstance(indices, Tensor) else iter(indices)
         size = indices.shape[-1] if isinstance(indices, Tensor) else len(indices[0])
-
-        def pick(leaf: Any) -> Any:
-            if not (isinstance(leaf, Tensor) and leaf.ndim > 0 and leaf.shape[0] == rows):
-                return leaf
-            return leaf[indices] if given is None else next(given)
-
-        args, kwargs = pytree.tree_map(pick, (self.args, self.kwargs))
-        return args, kwargs, rows / size
+        chosen = Arguments(self.args, self.kwargs).choose(
+            self.rows, lambda leaf: leaf[indices] if given is None else next(given)
+        )
+        return chosen.args, chosen.kwargs, self.rows / size
 
     # Private
 
@@ -445,37 +443,6 @@ class LogDensity:
 
     def _flat(self, position: Tensor | Mapping[str, Tensor]) -> Tensor:
         return position if isinstance(position, Tensor) else self.flatten(position)
-
-    def _prototype(self) -> poutine.trace_struct.Trace:
-        try:
-            with (
-                torch.random.fork_rng(devices=[]),
-                full_plates(None, self._subsample_plates),
-            ):
-                trace = poutine.trace(self.model)
-                try:
-                    return trace.get_trace(*self.args, **self.kwargs)
-                except ValueError:
-                    # A draw from the prior may lie where a distribution is not defined. Such
-                    # starts have no finite density and are drawn again.
-                    with without_validation():
-                        return trace.get_trace(*self.args, **self.kwargs)
-        except UserError as error:
-            # Pyro appends its table of shapes to the message of whatever a model raises.
-            raise UserError(str(error).splitlines()[0]) from error
-        except Exception as error:
-            reason = str(error).strip().splitlines()
-            raise UserError(
-                f"the model failed on data of shape {self._data_shapes()}: "
-                f"{type(error).__name__}: {reason[0] if reason else ''}"
-            ) from error
-
-    def _data_leaves(self) -> list[Tensor]:
-        leaves = pytree.tree_leaves((self.args, self.kwargs))
-        return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-
-    def _data_shapes(self) -> str:
-        return ", ".join(str(tuple(leaf.shape)) for leaf in self._data_leaves()) or "none"
 
     def _starts(
         self, count: int, generator: torch.Generator, strategy: Callable[..., Any]
@@ -491,7 +458,7 @@ class LogDensity:
             torch.manual_seed(seed)
             model = InitMessenger(strategy)(self.model)
             for _ in range(count):
-                trace = poutine.trace(model).get_trace(*self.args, **self.kwargs)
+                trace = poutine.trace(model).get_trace(*self._some.args, **self._some.kwargs)
                 draws.append({name: node["value"] for name, node in latent_nodes(trace)})
         return self.unconstrain({n: torch.stack([draw[n] for draw in draws]) for n in self.sites})
 
@@ -503,7 +470,7 @@ class LogDensity:
         for site, piece in zip(self.sites.values(), pieces, strict=True):
             unconstrained = piece.reshape(site.unconstrained_shape)
             values[site.name] = site.transform(unconstrained)
-            if not _is_identity(site.transform):
+            if not is_identity(site.transform):
                 log_det = (
                     log_det
                     + site.transform.log_abs_det_jacobian(unconstrained, values[site.name]).sum()
@@ -528,8 +495,14 @@ class LogDensity:
         return evaluate
 
     def _gradient(self, position: Tensor, indices: Rows | None) -> tuple[Tensor, ...]:
-        rows = _as_tuple(indices)
+        rows = as_tuple(indices)
         return self._gradient_function(position, indices)(position, *rows)
+
+    def _chunks(self) -> tuple[Tensor, ...]:
+        """Return the numbers of the rows of each chunk, none without chunks."""
+        if not self._chunk:
+            return ()
+        return torch.arange(self.rows, device=self.device).split(self._chunk)
 
     def _over_chunks(
         self,
@@ -545,7 +518,7 @@ class LogDensity:
         if indices is not None or not self._chunk:
             return function(position, indices)
         totals: list[Tensor] = []
-        for rows in torch.arange(self.rows, device=self.device).split(self._chunk):
+        for rows in self._chunks():
             weight = len(rows) / self.rows
             parts = [weight * part for part in function(position, rows)]
             totals = [a + b for a, b in zip(totals, parts, strict=True)] if totals else parts
@@ -554,7 +527,7 @@ class LogDensity:
     def _gradient_function(
         self, position: Tensor, indices: Rows | None
     ) -> Callable[..., tuple[Tensor, Tensor]]:
-        shapes = tuple(tensor.shape for tensor in _as_tuple(indices))
+        shapes = tuple(tensor.shape for tensor in as_tuple(indices))
         key = (position.shape, position.dtype, isinstance(indices, Tensor), *shapes)
         if key not in self._graphs:
             self._graphs[key] = self._trace_gradient(position, indices)
@@ -568,25 +541,34 @@ class LogDensity:
                 return self._potential(z, None)
             return self._potential(z, rows[0] if isinstance(indices, Tensor) else rows)
 
-        inputs = (position, *_as_tuple(indices))
+        inputs = (position, *as_tuple(indices))
         shared = isinstance(indices, Tensor) and indices.ndim == 1
         in_dims = (0, *(None if shared else 0 for _ in inputs[1:]))
         plain: Callable[..., Any] = vmap(grad_and_value(potential), in_dims=in_dims)
 
         def swapped(*tensors: Tensor) -> tuple[Tensor, Tensor]:
-            with batchable():
+            with batchable(), self.arithmetic():
                 gradient, value = plain(*tensors)
             return value, gradient
 
         gradient, self.gradient_path = trace_gradient(swapped, *inputs, compiled=self._compiled)
         return gradient
 
+    def arithmetic(self) -> AbstractContextManager[Any]:
+        """Return the context in which the model runs: `torch.autocast`, or none."""
+        if self._autocast is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, self._autocast, cache_enabled=False)
+
     def _check_batchable(self) -> None:
-        position = torch.full((2, self.dim), 0.1, dtype=self.dtype, device=self.device)
+        position = self.unconstrain({k: v[None] for k, v in self.example_values().items()})
+        position = position.expand(2, -1)
+        seen = self._some.longest()
+        few = torch.arange(seen, device=self.device) if seen < self.rows else None
         try:
-            first, second = self.potential(position), self.potential(position)
+            first, second = (self._batched(self._potential)(position, few)[0] for _ in range(2))
         except RuntimeError as error:
-            raise UserError(_why_not_batched(str(error))) from error
+            raise UserError(why_not_batched(str(error))) from error
         if not torch.equal(first.nan_to_num(), second.nan_to_num()):
             raise UserError(
                 "the model draws random numbers outside of pyro.sample: its log density changes "
@@ -594,65 +576,5 @@ class LogDensity:
             )
 
 
-def _site(name: str, node: Node, start: int) -> Site:
-    if "/" in name:
-        raise UserError(f"site '{name}' has a '/' in its name: rename it, a trace cannot store it")
-    support = node["fn"].support
-    if support.is_discrete:
-        raise UserError(
-            f"latent site '{name}' is discrete ({type(node['fn']).__name__}): gradient-based "
-            "samplers need continuous sites; sum it out or observe it"
-        )
-    transform = biject_to(support)
-    shape = node["value"].shape
-    unconstrained = transform.inverse_shape(shape)
-    return Site(
-        name, shape, unconstrained, support, transform, start, start + unconstrained.numel()
-    )
-
-
-def _refuse_broadcast(name: str, node: Node, shapes: str) -> None:
-    """Refuse data that would multiply the terms of a likelihood, such as (n, 1) against (n,)."""
-    fn = node["fn"]
-    batch = node["value"].shape[: node["value"].ndim - fn.event_dim]
-    try:
-        agrees = torch.broadcast_shapes(batch, fn.batch_shape) == fn.batch_shape
-    except RuntimeError:
-        agrees = False
-    if not agrees:
-        raise UserError(
-            f"site '{name}' observes values of shape {tuple(node['value'].shape)} under a "
-            f"likelihood of shape {tuple(fn.batch_shape + fn.event_shape)}; the data are of "
-            f"shape {shapes}: make their rows agree"
-        )
-
-
-def _as_tuple(indices: Rows | None) -> tuple[Tensor, ...]:
-    if indices is None:
-        return ()
-    return (indices,) if isinstance(indices, Tensor) else tuple(indices)
-
-
-def _is_identity(transform: Transform) -> bool:
-    if isinstance(transform, IndependentTransform):
-        return _is_identity(transform.base_transform)
-    return isinstance(transform, ComposeTransform) and not transform.parts
-
-
 def _cuda_index(device: torch.device) -> list[torch.device]:
     return [device] if device.type == "cuda" else []
-
-
-def _why_not_batched(message: str) -> str:
-    if "random operation" in message:
-        return (
-            "the model draws random numbers outside of pyro.sample (dropout in training mode, "
-            "torch.rand, an unobserved likelihood): make the draw a latent site, call .eval() on "
-            "the network, or pass the observed data"
-        )
-    if "data-dependent control flow" in message or ".item()" in message:
-        return (
-            "the model branches on the value of a latent site (if, while, .item()): replace the "
-            "branch by torch.where, so that all chains take one path"
-        )
-    return f"the model cannot be evaluated for a batch of chains: {message.strip().splitlines()[0]}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -10,7 +11,8 @@ from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from pyro_bnn.handlers import without_validation
-from pyro_bnn.infer.guides.training import Training
+from pyro_bnn.infer.guides.loading import augmented_batches
+from pyro_bnn.infer.guides.training import PRECISIONS, Training
 from pyro_bnn.logdensity import LogDensity, Rows
 
 __all__ = ["Descent", "Objective", "Parameters", "nodes_at_zero"]
@@ -71,7 +73,7 @@ class Descent:
         sources: Sequence[torch.Generator],
     ) -> None:
         self._objective = objective
-        self._density = density
+        self._density = density.in_precision(PRECISIONS[objective.training.precision])
         self._sources = sources
         self._rows = max(density.rows, 1)
         self._pull: Callable[[Tensor], Tensor] | None = None
@@ -96,17 +98,20 @@ class Descent:
     def advance(self) -> None:
         """Train for one epoch."""
         total = torch.zeros_like(next(iter(self.parameters.values())).flatten(1)[:, 0])
-        steps = 0
-        batches = list(self._batches())
-        for number, indices in enumerate(batches):
-            self._set_rate(self._objective.rate(self.epoch + number / len(batches)))
-            loss, gradients = self._objective.gradient(
-                self.parameters, self._density, indices, self._sources
-            )
-            self._step(gradients)
-            total += loss
-            steps += 1
-        self.gradients += steps
+        batches, count = self._batches()
+        together = min(self._objective.training.accumulate, count)
+        steps = count // together
+        for number in range(steps):
+            self._set_rate(self._objective.rate(self.epoch + number / steps))
+            summed: Parameters = {}
+            for indices in itertools.islice(batches, together):
+                loss, gradients = self._objective.gradient(
+                    self.parameters, self._density, indices, self._sources
+                )
+                total += loss / together
+                summed = {n: summed[n] + g if summed else g for n, g in gradients.items()}
+            self._step(summed, together)
+        self.gradients += steps * together
         self.losses.append(total / (steps * self._rows))
         self.memory = self._objective.collect(self.memory, self.parameters, self.epoch)
 
@@ -146,30 +151,42 @@ class Descent:
             return torch.empty((len(self._sources), 0), dtype=self._density.dtype)
         return torch.stack(self.losses, 1)
 
-    def _batches(self) -> Iterator[Tensor | None]:
-        """Rows of each step, ``(member, batch)``, in an order of each member's own."""
-        size = self._objective.training.batch_size
-        if size is None or size >= self._rows:
-            yield None
-            return
+    def _batches(self) -> tuple[Iterator[Rows | None], int]:
+        """Rows of each minibatch, in an order of each member's own, and how many there are."""
+        asked = self._objective.training.batch_size
+        whole = asked is None or asked >= self._rows
+        augmented = self._density.transform is not None
+        if whole and not augmented:
+            return iter([None]), 1
+        size = self._rows if whole or asked is None else asked
         orders = torch.stack(
             [
                 torch.randperm(self._rows, generator=source, device=source.device)
                 for source in self._sources
             ]
         )
-        for start in range(0, self._rows - size + 1, size):
-            yield orders[:, start : start + size]
+        count = self._rows // size
+        if not augmented:
+            # Each minibatch in memory of its own, as the gather reads it fastest.
+            parts = orders[:, : count * size].unflatten(1, (count, size)).transpose(0, 1)
+            return iter(parts.contiguous()), count
+        seeds = [
+            int(torch.randint(2**62, (), generator=source, device=source.device))
+            for source in self._sources
+        ]
+        loaders = self._objective.training.loaders
+        return augmented_batches(self._density, orders, size, seeds, loaders), count
 
     def _set_rate(self, rate: float) -> None:
         for group in self._optimiser.param_groups:
             group["lr"] = rate
 
-    def _step(self, gradients: Mapping[str, Tensor]) -> None:
+    def _step(self, gradients: Mapping[str, Tensor], count: int) -> None:
+        """Move by the sum of the gradients of `count` minibatches."""
         pull = self._prior_pull() if self._objective.training.decoupled else {}
         for name, parameter in self.parameters.items():
-            gradient = gradients[name] - pull[name] if pull else gradients[name]
-            parameter.grad = gradient / self._rows
+            gradient = gradients[name] / (count * self._rows)
+            parameter.grad = gradient - pull[name] / self._rows if pull else gradient
         self._optimiser.step()
         for name, direction in pull.items():
             rate = self._optimiser.param_groups[0]["lr"]

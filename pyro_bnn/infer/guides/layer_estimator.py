@@ -89,7 +89,7 @@ class LayerEstimator:
         batched = vmap(grad_and_value(loss))
 
         def run(*tensors: Tensor) -> tuple[Tensor, Tensor]:
-            with batchable():
+            with batchable(), self._density.arithmetic():
                 slope, value = batched(*tensors)
             return slope, value
 

@@ -11,7 +11,16 @@ from torch import Tensor
 
 from pyro_bnn.errors import UserError
 
-__all__ = ["OPTIMISERS", "SCHEDULES", "Training"]
+__all__ = ["OPTIMISERS", "PRECISIONS", "SCHEDULES", "Training"]
+
+_RISE = 0.3
+
+PRECISIONS: dict[str, torch.dtype | None] = {
+    "full": None,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+"""What the model computes in, by name."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +48,20 @@ class Training:
         Whether that momentum is Nesterov's.
     schedule : str
         ``"constant"``; ``"step"``, which multiplies the rate by `decay` at each of the
-        `milestones`; or ``"cosine"``, which takes it to zero at the end.
+        `milestones`; ``"cosine"``, which takes it to zero at the end; or ``"one-cycle"``, which
+        first raises it from a 25th, for three tenths of the training (Smith & Topin 2019).
     milestones : tuple of float
         Where ``step`` steps, as shares of the training.
     decay : float
         Factor of each such step.
+    accumulate : int
+        Minibatches whose gradients are averaged for a step. Those that fill none at the end of
+        an epoch are left out.
+    precision : str
+        ``"full"``, or that of `torch.autocast`: ``"bfloat16"``, or ``"float16"`` on a GPU, where
+        the scale N / B of the likelihood keeps small gradients from becoming zero.
+    loaders : int
+        Processes that fetch augmented rows; 0 for none beside the training's own.
 
     Raises
     ------
@@ -66,11 +84,15 @@ class Training:
     schedule: str = "cosine"
     milestones: tuple[float, ...] = (1 / 3, 2 / 3)
     decay: float = 0.1
+    accumulate: int = 1
+    precision: str = "full"
+    loaders: int = 0
 
     def __post_init__(self) -> None:
         for name, value, known in (
             ("optimiser", self.optimiser, list(OPTIMISERS)),
             ("schedule", self.schedule, list(SCHEDULES)),
+            ("precision", self.precision, list(PRECISIONS)),
         ):
             if value not in known:
                 listed = ", ".join(map(repr, known))
@@ -78,6 +100,8 @@ class Training:
         for name, number, least in (
             ("epochs", self.epochs, 1),
             ("batch_size", self.batch_size, 1),
+            ("accumulate", self.accumulate, 1),
+            ("loaders", self.loaders, 0),
         ):
             if number is not None and number < least:
                 raise UserError(f"Training: {name} is {number}, give at least {least}")
@@ -116,6 +140,12 @@ def _adam(training: Training, parameters: list[Tensor]) -> torch.optim.Optimizer
     return torch.optim.Adam(parameters, lr=training.learning_rate, fused=True)
 
 
+def _one_cycle(training: Training, share: float) -> float:
+    if share < _RISE:
+        return 0.52 - 0.48 * math.cos(math.pi * share / _RISE)
+    return 0.5 * (1 + math.cos(math.pi * (share - _RISE) / (1 - _RISE)))
+
+
 def _step(training: Training, share: float) -> float:
     return training.decay ** sum(share >= milestone for milestone in training.milestones)
 
@@ -131,5 +161,6 @@ SCHEDULES: dict[str, Callable[[Training, float], float]] = {
     "constant": lambda training, share: 1.0,
     "step": _step,
     "cosine": lambda training, share: 0.5 * (1 + math.cos(math.pi * share)),
+    "one-cycle": _one_cycle,
 }
 """Factor of the learning rate as a function of the share of the training done, by name."""

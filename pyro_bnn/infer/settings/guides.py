@@ -35,13 +35,18 @@ class GuideSettings(Table):
     learning_rate: float = Field(0.01, gt=0, description="The first learning rate.")
     momentum: float = Field(0.9, ge=0, lt=1, description="Of sgd.")
     nesterov: bool = Field(False, description="Nesterov's momentum, of sgd.")
-    schedule: Literal["constant", "step", "cosine"] = Field(
+    schedule: Literal["constant", "step", "cosine", "one-cycle"] = Field(
         "cosine", description="How the learning rate falls."
     )
     milestones: tuple[float, ...] = Field(
         (1 / 3, 2 / 3), description="Shares of the training at which the schedule step steps."
     )
     decay: float = Field(0.1, gt=0, description="Factor of each such step.")
+    accumulate: int = Field(1, ge=1, description="Minibatches whose gradients make a step.")
+    precision: Literal["full", "bfloat16", "float16"] = Field(
+        "full", description="Of the model's arithmetic in training, by autocast."
+    )
+    loaders: int = Field(0, ge=0, description="Processes that fetch augmented rows.")
     fail_above: float | None = Field(
         None, description="A member of a higher last loss, in nats a row, has failed."
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -58,12 +60,18 @@ class Net:
         self.y = (self.x[:, 0] + self.x[:, 1] ** 2 > 0.5).long()
         self.net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).double()
         self.bnn = lift(self.net, prior=Normal(scale=SCALE))
+        self.single = lift(copy.deepcopy(self.net).float(), prior=Normal(scale=SCALE))
         self.density = LogDensity(self.model, self.x, self.y)
 
     def model(self, x, y=None):
         """Sample the network's weights, then the labels."""
         with pyro.plate("data", len(x)):
             return pyro.sample("y", dist.Categorical(logits=self.bnn(x)), obs=y)
+
+    def float_model(self, x, y=None):
+        """Do the same in float32."""
+        with pyro.plate("data", len(x)):
+            return pyro.sample("y", dist.Categorical(logits=self.single(x)), obs=y)
 
 
 @pytest.fixture(scope="session")

@@ -211,7 +211,10 @@ def test_members_have_streams_of_their_own():
     ("settings", "parts"),
     [
         ({"optimiser": "lbfgs"}, ["'lbfgs' is unknown", "'sgd', 'adam', 'adamw'"]),
-        ({"schedule": "linear"}, ["'linear' is unknown", "'constant', 'step', 'cosine'"]),
+        (
+            {"schedule": "linear"},
+            ["'linear' is unknown", "'constant', 'step', 'cosine', 'one-cycle'"],
+        ),
         ({"epochs": 0}, ["epochs is 0"]),
         ({"batch_size": 0}, ["batch_size is 0"]),
         ({"learning_rate": 0.0}, ["learning_rate is 0.0"]),

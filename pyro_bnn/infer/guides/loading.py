@@ -1,0 +1,91 @@
+"""Augmented minibatches, fetched by torch's DataLoader for all members of a block at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from pyro_bnn.errors import UserError
+from pyro_bnn.logdensity import LogDensity
+
+__all__ = ["augmented_batches"]
+
+_Key = tuple[int, int]
+
+
+def augmented_batches(
+    density: LogDensity,
+    orders: Tensor,
+    size: int,
+    seeds: Sequence[int],
+    loaders: int,
+) -> Iterator[tuple[Tensor, ...]]:
+    """Yield the minibatches of an epoch, each a tensor ``(member, batch, ...)`` a data tensor.
+
+    The random numbers of a row's augmentation depend on its member's seed and its place in the
+    member's order alone: on no other member, and on no process that fetches it.
+
+    Parameters
+    ----------
+    density : LogDensity
+        Holds the data and the transform.
+    orders : Tensor
+        Rows of each member in its own order ``(member, row)``.
+    size : int
+        Rows of a minibatch; those that fill none are left out.
+    seeds : sequence of int
+        Of each member's epoch.
+    loaders : int
+        Processes that fetch; 0 for this one.
+
+    Raises
+    ------
+    UserError
+        If the transform changes the shape of a row.
+    """
+    assert density.transform is not None
+    first, *others = (tensor.cpu() for tensor in density.row_data())
+    rows = _Rows(first, others, density.transform)
+    numbers = orders.tolist()
+    keys = [
+        [
+            (row, seed + start + place)
+            for order, seed in zip(numbers, seeds, strict=True)
+            for place, row in enumerate(order[start : start + size])
+        ]
+        for start in range(0, orders.shape[1] - size + 1, size)
+    ]
+    loader: DataLoader[tuple[Tensor, ...]] = DataLoader(
+        rows,
+        batch_sampler=keys,
+        num_workers=loaders,
+        generator=torch.Generator(),  # or it would draw from torch's own
+    )
+    for batch in loader:
+        if batch[0].shape[1:] != first.shape[1:]:
+            raise UserError(
+                f"the transform of the training rows returns {tuple(batch[0].shape[1:])} for a "
+                f"row of shape {tuple(first.shape[1:])}: it has to keep the shape"
+            )
+        yield tuple(tensor.to(density.device).unflatten(0, (len(orders), size)) for tensor in batch)
+
+
+class _Rows(Dataset[tuple[Tensor, ...]]):
+    """Rows by number and seed, the first tensor's changed by the transform."""
+
+    def __init__(
+        self, first: Tensor, others: Sequence[Tensor], transform: Callable[[Tensor], Tensor]
+    ) -> None:
+        self._first = first
+        self._others = others
+        self._transform = transform
+
+    def __getitem__(self, key: _Key) -> tuple[Tensor, ...]:
+        row, seed = key
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            changed = self._transform(self._first[row])
+        return (changed, *(tensor[row] for tensor in self._others))

@@ -1,0 +1,110 @@
+"""Training that scales: augmented rows from a DataLoader, accumulation, lower precision."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.utils.data import TensorDataset
+
+from pyro_bnn import Data, LogDensity, Split, UserError
+from pyro_bnn.infer.guides import Ensemble, MeanField, PointEstimate, Training
+
+SGD = {"optimiser": "sgd", "learning_rate": 0.05, "schedule": "constant"}
+
+
+def test_accumulated_gradients_make_the_step_of_one_large_batch(net):
+    small = Training(epochs=3, batch_size=4, accumulate=3, **SGD)
+    large = Training(epochs=3, batch_size=12, **SGD)
+    found = Ensemble(PointEstimate(net.density, small), 2).fit(seed=0)
+    expected = Ensemble(PointEstimate(net.density, large), 2).fit(seed=0)
+    torch.testing.assert_close(found.state["position"], expected.state["position"])
+    assert found.gradients == 3 * expected.gradients
+    losses = Training(epochs=1, batch_size=16, accumulate=5, **SGD)
+    assert PointEstimate(net.density, losses).fit(seed=0).gradients == 1  # one batch, one step
+
+
+def test_a_transform_is_applied_to_the_rows_that_are_trained_on(net):
+    doubled = LogDensity(net.model, 2 * net.x, net.y)
+    training = Training(epochs=2, batch_size=8, **SGD)
+    by_transform = net.density.augmented(lambda row: 2 * row)
+    found = PointEstimate(by_transform, training).fit(seed=0)
+    expected = PointEstimate(doubled.augmented(lambda row: row), training).fit(seed=0)
+    torch.testing.assert_close(found.state["position"], expected.state["position"])
+    # A full batch is augmented too.
+    whole = Training(epochs=2, batch_size=None, **SGD)
+    found = PointEstimate(by_transform, whole).fit(seed=0)
+    expected = PointEstimate(doubled, whole).fit(seed=0)
+    torch.testing.assert_close(found.state["position"], expected.state["position"])
+
+
+def jitter(row):
+    return row + 0.3 * torch.randn(row.shape).double()
+
+
+@pytest.mark.parametrize("estimator", ["plain", "flipout"])
+def test_augmentation_depends_on_the_member_alone(net, estimator):
+    training = Training(epochs=2, batch_size=8, **SGD)
+    state = torch.get_rng_state()
+    guide = MeanField(net.density.augmented(jitter), training, estimator=estimator, particles=2)
+    ensemble = Ensemble(guide, 3).fit(seed=0)
+    assert torch.equal(torch.get_rng_state(), state)
+    alone = guide.fit(seed=ensemble.seeds[2])
+    torch.testing.assert_close(ensemble.state["loc"][2], alone.state["loc"][0])
+    plain = MeanField(net.density, training, estimator=estimator, particles=2).fit(seed=0)
+    assert not torch.allclose(ensemble.state["loc"][0], plain.state["loc"][0])
+
+
+def test_loaders_fetch_the_same_rows(net):
+    density = net.density.augmented(jitter)
+    here = Training(epochs=1, batch_size=8, **SGD)
+    there = Training(epochs=1, batch_size=8, loaders=1, **SGD)
+    found = PointEstimate(density, there).fit(seed=0)
+    expected = PointEstimate(density, here).fit(seed=0)
+    assert torch.equal(found.state["position"], expected.state["position"])
+
+
+def test_a_transform_has_to_keep_the_shape(net):
+    density = net.density.augmented(lambda row: row[:2])
+    with pytest.raises(UserError, match=r"returns \(2,\) for a row of shape \(3,\)"):
+        PointEstimate(density, Training(epochs=1, batch_size=8)).fit(seed=0)
+
+
+def test_a_dataset_becomes_a_split():
+    x, y = torch.randn(6, 3), torch.arange(6)
+    split = Split.of(TensorDataset(x, y), transform=jitter)
+    assert torch.equal(split.x, x)
+    assert torch.equal(split.y, y)
+    data = Data(split, Split(x, y)).to("cpu")
+    assert data.train.transform is jitter
+    with pytest.raises(UserError, match="the data set has no rows"):
+        Split.of([])
+
+
+@pytest.mark.parametrize("kind", [PointEstimate, MeanField])
+def test_half_precision_trains_to_about_the_same(net, kind):
+    """In bfloat16, of 8 bits: the last losses agree to some per cent, and not to rounding."""
+    single = LogDensity(net.float_model, net.x.float(), net.y)
+    full = Training(epochs=40, batch_size=8, learning_rate=0.02)
+    half = Training(epochs=40, batch_size=8, learning_rate=0.02, precision="bfloat16")
+    expected, found = (kind(single, t).fit(seed=0) for t in (full, half))
+    assert all(value.dtype == torch.float32 for value in found.state.values())
+    energies = [single.potential(guide.sample_positions(1)[:, 0]) for guide in (expected, found)]
+    start = single.potential(single.initial_position(1, torch.Generator().manual_seed(0)))
+    assert energies[1] < start
+    if kind is PointEstimate:
+        torch.testing.assert_close(energies[1], energies[0], rtol=0.05, atol=0)
+        assert not torch.equal(found.state["position"], expected.state["position"])
+
+
+def test_float16_needs_a_gpu(net):
+    training = Training(epochs=1, precision="float16")
+    with pytest.raises(UserError, match="float16 needs a GPU: take bfloat16"):
+        PointEstimate(net.density, training).fit(seed=0)
+    with pytest.raises(UserError, match="precision 'half' is unknown; known are 'full', 'bfl"):
+        Training(precision="half")
+
+
+def test_one_cycle_rises_and_falls():
+    training = Training(epochs=10, schedule="one-cycle", learning_rate=1.0)
+    rates = [training.rate(share) for share in (0.0, 0.15, 0.3, 0.65, 1.0)]
+    assert rates == pytest.approx([0.04, 0.52, 1.0, 0.5, 0.0], abs=1e-12)
