@@ -17,7 +17,7 @@ import numpy as np
 import torch
 import xarray as xr
 from matplotlib.axes import Axes
-from methods import METHODS, Drawn, Effort
+from methods import METHODS, Drawn, Effort, run
 from study import Study, dataset, posterior
 
 from pyro_bnn import LogDensity
@@ -95,7 +95,10 @@ def main() -> None:
     groups: dict[str, xr.Dataset] = {}
     for method, effort in efforts(study.size).items():
         began = time.perf_counter()
-        found = {"prior": prior, **METHODS}[method](density, effort, study.seed)
+        if method == "prior":
+            found = prior(density, effort, study.seed)
+        else:
+            found = run(METHODS[method], density, effort, study.seed)
         named = dataset(found.draws, density)
         drawn[method] = exchangeability(xr.DataTree.from_dict({"posterior": named}))
         groups[method.lower()] = named

@@ -1,28 +1,35 @@
-"""The methods that several studies compare, each with the settings of its recipe in inference/."""
+"""The methods that several studies compare: the recipes of inference/, run in this process."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import tomllib
 from typing import Any, NamedTuple
 
 import torch
-from study import Draws
+from study import ROOT, Draws
 
 from pyro_bnn import LogDensity
-from pyro_bnn.infer import HMC, MCLMC, MCMC, NUTS, SGHMC, ensemble_start
-from pyro_bnn.infer.guides import SWAG, Ensemble, PointEstimate, Training
-from pyro_bnn.infer.guides.guide import Guide
+from pyro_bnn.infer import MCMC
+from pyro_bnn.infer.recipe import Recipe
 
-BATCH = 128
+METHODS = {
+    "ensemble": "map",
+    "HMC": "hmc",
+    "NUTS": "nuts",
+    "MCLMC": "mclmc",
+    "SGHMC": "sghmc",
+    "SWAG": "swag",
+}
+"""Name in tables and figures to recipe."""
 
 
 class Effort(NamedTuple):
-    """Chains or members, draws that are kept of each, steps of warm-up, epochs of training."""
+    """Chains or members, draws of each, steps of warm-up, and epochs (0: those of the recipe)."""
 
     chains: int
     draws: int
     warmup: int
-    epochs: int
+    epochs: int = 0
 
 
 class Drawn(NamedTuple):
@@ -32,90 +39,61 @@ class Drawn(NamedTuple):
     passes: float
 
 
-Method = Callable[[LogDensity, Effort, int], Drawn]
+def run(name: str, density: LogDensity, effort: Effort, seed: int, **settings: Any) -> Drawn:
+    """Run a recipe.
+
+    Parameters
+    ----------
+    name : str
+        Of the recipe.
+    density : LogDensity
+        What to infer.
+    effort : Effort
+        How much of it.
+    seed : int
+        Of the run.
+    **settings
+        Other keys of the recipe's method.
+    """
+    path = ROOT / "inference" / f"{name}.toml"
+    tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    method = "guide" if "guide" in tables else "kernel"
+    changes: dict[str, Any] = {f"{method}.{key}": value for key, value in settings.items()}
+    changes |= {"run.chains": effort.chains, "run.draws": effort.draws}
+    if method == "guide":
+        changes |= {"guide.epochs": effort.epochs} if effort.epochs else {}
+    else:
+        changes["run.warmup"] = effort.warmup
+    if "start" in tables:
+        changes["start.members"] = effort.chains
+    recipe = Recipe.read(path, changes)
+    return _fitted(recipe, density, seed) if method == "guide" else _sampled(recipe, density, seed)
 
 
-def ensemble(density: LogDensity, effort: Effort, seed: int) -> Drawn:
-    """Train point estimates from starts of their own; one draw each."""
-    guide = PointEstimate(density, Training(epochs=effort.epochs, batch_size=BATCH))
-    return fitted(guide, effort._replace(draws=1), seed)
+def _fitted(recipe: Recipe, density: LogDensity, seed: int) -> Drawn:
+    assert recipe.guide is not None
+    members = recipe.guide.ensemble(density, recipe.run.chains).fit(seed=seed)
+    share = min(1.0, recipe.guide.batch_size / density.rows)
+    return Drawn(members.sample_posterior(recipe.run.draws), members.gradients * share)
 
 
-def swag(density: LogDensity, effort: Effort, seed: int) -> Drawn:
-    """Fit a normal distribution through the iterates of SGD, around each of several modes."""
-    training = Training(
-        epochs=max(1, effort.epochs // 2),
-        batch_size=BATCH,
-        optimiser="sgd",
-        learning_rate=0.05,
-        schedule="step",
-    )
-    collected = max(2, effort.epochs // 2)
-    guide = SWAG(
-        density, training, collect_epochs=collected, collect_rate=0.02, rank=min(20, collected)
-    )
-    return fitted(guide, effort, seed)
-
-
-def hmc(density: LogDensity, effort: Effort, seed: int) -> Drawn:
-    """Hamiltonian Monte Carlo with jittered trajectories."""
-    return sampled(HMC(density, num_steps=40, jitter=0.5), density, effort, seed)
-
-
-def nuts(density: LogDensity, effort: Effort, seed: int) -> Drawn:
-    """Sample by the no-U-turn sampler, from the prior."""
-    return sampled(NUTS(density, max_tree_depth=7), density, effort, seed)
-
-
-def mclmc(density: LogDensity, effort: Effort, seed: int) -> Drawn:
-    """Sample by unadjusted microcanonical Langevin dynamics, from the prior."""
-    return sampled(MCLMC(density, steps_per_draw=10), density, effort, seed)
-
-
-def mclmc_from_ensemble(density: LogDensity, effort: Effort, seed: int) -> Drawn:
-    """Sample by the same from trained members, one a chain (Sommer et al. 2025)."""
+def _sampled(recipe: Recipe, density: LogDensity, seed: int) -> Drawn:
+    assert recipe.kernel is not None
+    settings = recipe.run
     source = torch.Generator().manual_seed(seed)
-    start = ensemble_start(density, effort.chains, effort.chains, source, epochs=200)
-    kernel = MCLMC(density, steps_per_draw=10)
-    found = sampled(kernel, density, effort, seed, initial_params=start.params)
-    return found._replace(passes=found.passes + float(start.epochs.sum()))
-
-
-def sghmc(density: LogDensity, effort: Effort, seed: int) -> Drawn:
-    """Stochastic-gradient Hamiltonian Monte Carlo, at a constant learning rate."""
-    kernel = SGHMC(density, step_size=1e-5, friction=0.1, batch_size=BATCH, steps_per_draw=20)
-    found = sampled(kernel, density, effort, seed)
-    return found._replace(passes=found.passes * min(1.0, BATCH / density.rows))
-
-
-METHODS: dict[str, Method] = {
-    "ensemble": ensemble,
-    "HMC": hmc,
-    "NUTS": nuts,
-    "MCLMC": mclmc,
-    "SGHMC": sghmc,
-    "SWAG": swag,
-}
-
-
-def sampled(kernel: Any, density: LogDensity, effort: Effort, seed: int, **options: Any) -> Drawn:
-    """Run a kernel."""
+    start = recipe.start.positions(density, settings.chains, source)
     mcmc = MCMC(
-        kernel,
-        num_samples=effort.draws,
-        warmup_steps=effort.warmup,
-        num_chains=effort.chains,
+        recipe.kernel.kernel(density),
+        num_samples=settings.draws,
+        warmup_steps=settings.warmup,
+        num_chains=settings.chains,
         seed=seed,
+        initial_params=None if start is None else start.params,
         disable_progbar=True,
-        **options,
     )
     mcmc.run()
+    batch = getattr(recipe.kernel, "batch_size", None) or density.rows
+    passes = mcmc.progress.gradients * settings.chains * min(1.0, batch / density.rows)
+    passes += 0.0 if start is None else float(start.epochs.sum())
     draws: Draws = mcmc.get_samples(group_by_chain=True)
-    return Drawn(draws, float(mcmc.progress.gradients * effort.chains))
-
-
-def fitted(guide: Guide, effort: Effort, seed: int) -> Drawn:
-    """Fit an ensemble of a guide; a member is a chain."""
-    members = Ensemble(guide, size=effort.chains).fit(seed=seed)
-    share = min(1.0, BATCH / guide.density.rows)
-    return Drawn(members.sample_posterior(effort.draws), members.gradients * share)
+    return Drawn(draws, float(passes))

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import xarray as xr
-from methods import Drawn, Effort, ensemble, hmc
+from methods import Drawn, Effort, run
 from numpy.typing import NDArray
 from study import Draws, Study, dataset, flat, posterior
 
@@ -103,8 +103,8 @@ def main() -> None:
     size = study.size
     density, data = posterior(size.script)
     effort = Effort(size.members, size.draws, size.warmup, size.epochs)
-    modes = ensemble(density, effort, study.seed)
-    chains = hmc(density, effort._replace(chains=size.chains), study.seed)
+    modes = run("map", density, effort._replace(draws=1), study.seed)
+    chains = run("hmc", density, effort._replace(chains=size.chains), study.seed)
     group = discover(density)
     chunked = density.chunked(2000)
     curves: dict[tuple[str, str], NDArray[np.float64]] = {}

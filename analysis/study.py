@@ -101,11 +101,16 @@ class Study:
         label = ", ".join([label, *chosen.set])
         return cls(name, out, size, label, chosen.workers, chosen.seed, time.perf_counter())
 
-    def trace(self, groups: Mapping[str, xr.Dataset], **attrs: Any) -> Path:
-        """Write groups as a trace and return its file."""
+    def trace(self, groups: Mapping[str, xr.Dataset], name: str = "trace", **attrs: Any) -> Path:
+        """Write groups as a trace of the given name and return its file."""
         tree = xr.DataTree.from_dict(dict(groups))
-        tree.attrs.update(encode_attrs({"study": self.name, "seed": self.seed, **attrs}))
-        path = self.out / "trace.nc"
+        tree.attrs.update({"seed": self.seed, **attrs})
+        return self.keep(tree, name)
+
+    def keep(self, tree: xr.DataTree, name: str) -> Path:
+        """Write a trace of the given name and return its file."""
+        tree.attrs.update(encode_attrs({"study": self.name, **tree.attrs}))
+        path = self.out / f"{name}.nc"
         path.unlink(missing_ok=True)
         write_trace(tree, path)
         return path

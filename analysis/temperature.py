@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
-from methods import Effort, hmc
+from methods import Effort, run
 from study import Study, dataset, posterior, predictions, scores
 
 from pyro_bnn.diagnostics.convergence import convergence
@@ -50,7 +50,8 @@ def main() -> None:
                 rows.append({**next(r for r in rows if r["temperature"] == 1.0), "tempered": kind})
                 continue
             tempered = density.tempered(**{kind: temperature})
-            drawn = hmc(tempered, Effort(size.chains, size.draws, size.warmup, 0), study.seed)
+            effort = Effort(size.chains, size.draws, size.warmup)
+            drawn = run("hmc", tempered, effort, study.seed)
             found = predictions(density, drawn.draws, data.test)
             functions = convergence(xr.DataTree.from_dict({"predictions": found}), "function", 500)
             rhat = float("nan") if functions is None else float(np.nanmax(functions.rhat))
