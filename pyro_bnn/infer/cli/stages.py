@@ -49,7 +49,7 @@ def declare(script: ModelScript, recipe: Recipe) -> tuple[LogDensity, Data]:
         density = density.chunked(recipe.run.chunk_rows)
     if recipe.compiles:
         density = density.compiled()
-    return density, data
+    return density.augmented(data.train.transform), data
 
 
 def sample(
@@ -132,6 +132,7 @@ def record(
     }
     if not isinstance(mcmc, MCMC) and mcmc.guide is not None:
         attributes["members"] = mcmc.guide.members
+        attributes["batching"] = mcmc.guide.batching
         attributes["failed_members"] = [str(failure) for failure in mcmc.guide.failures]
     truth = xr.Dataset({"y": _labelled(data.test.y, "test")})
     extra = {
