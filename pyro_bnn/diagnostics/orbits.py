@@ -21,6 +21,7 @@ _NOTES = {
     "scaling": "Scale of units",
     "sign": "Sign of units",
     "scale_dim": "Free scales",
+    "left_open": "Symmetry left in the draws",
     "function_error": "Largest relative change of an output",
 }
 

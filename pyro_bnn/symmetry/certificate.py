@@ -116,11 +116,14 @@ def _prior_kept(group: SymmetryGroup, read: Computation) -> dict[str, bool]:
     generator = torch.Generator().manual_seed(2)
     points = [read.generic_point(generator) for _ in range(PRIOR_POINTS)]
     draws = {site: torch.stack([point[site] for point in points]) for site in read.weights}
-    element = group.sample(generator, PRIOR_POINTS)
     before = read.log_prior(draws)
+    moves = {name: [name, f"permutation of {name}"] for name in group.permutable}
+    moves |= {name: [name] for name in (*group.families, *group.translations, *group.frames)}
+    plain = group.sample(generator, PRIOR_POINTS)
+    turned = group.sample_frames(generator, PRIOR_POINTS)
     result = {}
-    for name in (*group.permutable, *group.families):
-        generators = [name, f"permutation of {name}"]
+    for name, generators in moves.items():
+        element = turned if name in group.frames else plain
         after = read.log_prior(_only(element, generators).apply(draws))
         close = torch.allclose(before, after, rtol=PRIOR_TOLERANCE, atol=PRIOR_TOLERANCE)
         result[name] = close and name not in group.kind("scale")

@@ -23,6 +23,7 @@ from pyro_bnn.symmetry.labelled import (
     with_sites,
 )
 from pyro_bnn.symmetry.null import prior_draws
+from pyro_bnn.symmetry.table import left_open
 from pyro_bnn.symmetry.tally import Tally
 from pyro_bnn.trace import GroupAppender, encode_attrs, open_trace, site_dataset
 
@@ -162,6 +163,7 @@ class Work:
         found = {
             "group": group.to_json(),
             "table": str(group),
+            "left_open": "; ".join(left_open(group)) or "nothing that was found",
             "log_order": group.log_order,
             "scale_dim": group.scale_dim,
             "scaling": quotient.scaling or "none",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -376,83 +376,9 @@ class SymmetryGroup:
 
     def __str__(self) -> str:
         """Return the group as a table."""
-        return "\n".join(self._lines())
+        from pyro_bnn.symmetry.table import lines
 
-    def _lines(self) -> Iterator[str]:
-        if self.trivial:
-            yield f"No symmetry found in {len(self.shapes)} sites: the group is the identity."
-        else:
-            yield (
-                f"{len(self.permutable)} permutable index spaces, log |G| = {self.log_order:.1f}, "
-                f"{self.scale_dim} scales, certified to {self.certificate:.0e}"
-            )
-            rows = [("space", "size", "acts", "prior", "runs through")]
-            rows += [self._row(space) for space in self.spaces.values()]
-            loose = [f for f in self.families.values() if not f.space]
-            rows += [(f.name, "1", f.kind, self._prior([f.name]), _where(f)) for f in loose]
-            widths = [max(len(row[k]) for row in rows) for k in range(4)]
-            for row in rows:
-                cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-                yield "  ".join([*cells, row[4]]).rstrip()
-        for moved in self.translations.values():
-            yield self._translation(moved)
-        flipped = [shear.target for shear in self.shears if not shear.source]
-        if flipped:
-            yield f"what the flip of a sigmoid leaves over is taken up by {', '.join(flipped)}"
-        for name, frame in self.frames.items():
-            where = ", ".join(dict.fromkeys(term.site for term in frame.terms))
-            yield (
-                f"{name}: {frame.count} of GL({frame.size}), {frame.count * frame.size**2} "
-                f"dimensions with its scales (likelihood only): {where}"
-            )
-        if self.unused:
-            yield f"not in the likelihood: {', '.join(self.unused)}"
-        for name, count in self.unruled.items():
-            yield f"no rule for {name} ({count} calls): what it touches is pinned"
-        for name, error in self.rejected.items():
-            yield f"dropped {name}: it changes the output by {error:.1e}"
-
-    def _translation(self, moved: Translation) -> str:
-        """Say in words what may be added to a site."""
-        block = translation.joint_block(self, moved.site, moved.block)
-        place = "" if math.prod(block.sizes) == math.prod(self.shapes[moved.site]) else "one block"
-        text = f"{moved.name}{f' ({place})' if place else ''}: "
-        if moved.along < 0:
-            text += f"anything may be added ({moved.size} dimensions, likelihood only)"
-            takers = [
-                shear.target
-                for shear in self.shears
-                if (shear.source, shear.block) == (moved.site, moved.block)
-            ]
-            return f"{text}, taken up by {', '.join(takers)}" if takers else text
-        return (
-            f"{text}the same may be added all along {block.spaces[moved.along]} "
-            f"({moved.size} dimensions, likelihood only)"
-        )
-
-    def _row(self, space: Space) -> tuple[str, str, str, str, str]:
-        acts = ["permute"] if space.permutable else []
-        own = [f for f in self.families.values() if f.space == space.name]
-        for kind in ("scale", "sign"):
-            number = sum(f.kind == kind for f in own)
-            if number:
-                acts.append(kind if number == 1 else f"{kind} x{number}")
-        where = ", ".join(f"{site}[{axis}]" for site, axis in space.sites[:6])
-        if len(space.sites) > 6:
-            where += f", ... ({len(space.sites)} axes)"
-        size = str(space.size) if not space.over else f"{space.size} in each {space.over}"
-        names = [f.name for f in own] + ([space.name] if space.permutable else [])
-        return space.name, size, " ".join(acts), self._prior(names), where
-
-    def _prior(self, names: Sequence[str]) -> str:
-        known = [self.preserves_prior[name] for name in names if name in self.preserves_prior]
-        if not known:
-            return "?"
-        return "kept" if all(known) else "changed" if not any(known) else "in part"
-
-
-def _where(family: Family) -> str:
-    return ", ".join(dict.fromkeys(term.site for term in family.terms))
+        return "\n".join(lines(self))
 
 
 def _factors(axis: Sequence[Mapping[str, Any]]) -> tuple[Factor, ...]:

@@ -44,6 +44,13 @@ def restore(trace: xr.DataTree) -> xr.Dataset:
         restored = with_sites(inside, element.inverse().apply(tensors(inside, group)))
         idle = symmetry["idle_units"].isel(draw=block) > 0
         if bool(idle.any()):
+            if "posterior" not in trace.children:
+                raise UserError(
+                    f"{int((symmetry['idle_units'] > 0).sum())} draws had units that nothing goes "
+                    "in to or out of; the quotient set their weights to zero, and a trace keeps "
+                    "them only in its group 'posterior', which is missing: restore from the "
+                    "whole trace, or from the element that Quotient.canonicalize returns."
+                )
             before = posterior_of(trace, group).isel(draw=block)
             restored = restored.where(~idle, before[list(restored.data_vars)])
         pieces.append(restored)

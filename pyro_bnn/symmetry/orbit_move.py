@@ -106,7 +106,7 @@ class OrbitMove:
             for name in (*group.permutable, *group.kind("sign")):
                 if not group.preserves_prior.get(name, False):
                     self.held[name] = "the prior is not invariant"
-        finite = permute and any(group.preserves_prior.get(n) for n in group.preserves_prior)
+        finite = bool(self._finite())
         for name in group.frames:
             self.held[name] = "of general linear maps only scales, signs and permutations move"
         if not (self._scaled.families or self._translations or finite):
@@ -237,8 +237,13 @@ class OrbitMove:
 
     def _names(self) -> list[str]:
         """Name the families, translations and spaces that move."""
-        kept = [n for n, keeps in self.group.preserves_prior.items() if keeps and self.permute]
-        return [*self._scaled.families, *self._translations, *kept]
+        return [*self._scaled.families, *self._translations, *self._finite()]
+
+    def _finite(self) -> list[str]:
+        """Name the permutations and signs that leave the prior alone, where those move."""
+        names = (*self.group.permutable, *self.group.kind("sign"))
+        kept = self.group.preserves_prior
+        return [name for name in names if self.permute and kept.get(name, False)]
 
     # How it moves
 
