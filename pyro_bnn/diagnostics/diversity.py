@@ -138,7 +138,9 @@ def diversity(
     kind = str(dataset.attrs.get("likelihood", "categorical" if mean.ndim == 4 else "continuous"))
     inputs = mean.sizes["test"]
     first, second = np.triu_indices(len(chosen), 1)
-    found = pairwise(_blocks(mean, chosen, kind), kind != "continuous", threads, progress, inputs)
+    found = pairwise(
+        prediction_blocks(mean, chosen, kind), kind != "continuous", threads, progress, inputs
+    )
     return Diversity(
         members=len(chosen),
         inputs=inputs,
@@ -249,7 +251,7 @@ def _add_row(
     return one
 
 
-def _blocks(mean: xr.DataArray, chosen: Draws, kind: str) -> Iterator[Single]:
+def prediction_blocks(mean: xr.DataArray, chosen: Draws, kind: str) -> Iterator[Single]:
     """Load the chosen draws, a block of inputs at a time."""
     picks = {
         "chain": xr.DataArray(chosen.chain, dims="member_"),
