@@ -96,12 +96,15 @@ def batchable() -> Iterator[None]:
 
 
 @contextmanager
-def full_plates(indices: Tensor | None, drawing: set[str] | None = None) -> Iterator[None]:
+def full_plates(
+    indices: Tensor | None, drawing: set[str] | None = None, asking: set[str] | None = None
+) -> Iterator[None]:
     """Let plates that would draw a random subsample take the whole range, or given indices.
 
     Pyro fixes the size of a subsample when the plate is built, before any handler sees it, and a
     density may not draw; so the drawing function itself is replaced for the length of one call.
-    The names of such plates are added to `drawing`.
+    The names of such plates are added to `drawing`, those of plates that name the size of a
+    subsample, be it as large as the range, to `asking`.
     """
     original = SubsampleMessenger.__dict__["_subsample"]
     draw = SubsampleMessenger._subsample
@@ -114,6 +117,8 @@ def full_plates(indices: Tensor | None, drawing: set[str] | None = None) -> Iter
         use_cuda: bool | None = None,
         device: Any = None,
     ) -> tuple[int, int, Tensor | None]:
+        if asking is not None and subsample_size is not None:
+            asking.add(name)
         draws = size is not None and subsample is None and (subsample_size or size) < size
         if not draws:
             return draw(name, size, subsample_size, subsample, use_cuda, device)

@@ -41,10 +41,11 @@ Position = TypeVar("Position", Tensor, Mapping[str, Tensor])
 class LogDensity:
     """The log density of a Pyro model's latent sites, for many chains at once.
 
-    The model runs once, to learn its sites, on a few rows where its data have thousands. After that every method is a pure function of a
-    position in unconstrained space: a flat tensor ``(chain, dim)`` or a dict of site tensors
-    ``(chain, *unconstrained_shape)``. The transforms' log-Jacobians belong to the prior, so that
-    ``potential = -(log_prior + log_likelihood)`` is the potential energy that HMC moves in.
+    The model runs once, to learn its sites: on a few rows where its data have thousands. After
+    that every method is a pure function of a position in unconstrained space: a flat tensor
+    ``(chain, dim)`` or a dict of site tensors ``(chain, *unconstrained_shape)``. The transforms'
+    log-Jacobians belong to the prior, so that ``potential = -(log_prior + log_likelihood)`` is the
+    potential energy that HMC moves in.
 
     Gradients are ``vmap(grad_and_value(potential))`` traced to a plain ATen graph at the first
     call with a given number of chains: no Pyro and no functorch Python runs per step. Where
@@ -502,7 +503,7 @@ class LogDensity:
         """Return the numbers of the rows of each chunk, none without chunks."""
         if not self._chunk:
             return ()
-        return torch.arange(self.rows, device=self.device).split(self._chunk)
+        return tuple(torch.arange(self.rows, device=self.device).split(self._chunk))
 
     def _over_chunks(
         self,

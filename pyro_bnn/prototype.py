@@ -1,0 +1,176 @@
+"""What one run of a model tells: its latent sites, and what it observes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyro.poutine as poutine
+import torch
+
+from pyro_bnn.errors import UserError
+from pyro_bnn.handlers import (
+    Node,
+    full_plates,
+    latent_nodes,
+    observed_nodes,
+    without_validation,
+)
+from pyro_bnn.rows import Arguments
+from pyro_bnn.sites import Site, read_site
+
+__all__ = ["Prototype", "learn", "why_not_batched"]
+
+# Of more rows than this, these many are enough to learn shapes from.
+_MANY, _FEW = 2048, 64
+
+
+@dataclass(frozen=True)
+class Prototype:
+    """What a model is made of.
+
+    Attributes
+    ----------
+    sites : dict of str to Site
+        Latent sites in the order of the model.
+    observed : tuple of str
+        Observed sites.
+    rows : int
+        Rows of data that are observed, zero where what is observed has none.
+    some : Arguments
+        What the model was run on: its arguments, with a few of their rows where they have many.
+    subsampling, asking : set of str
+        Plates that draw a subsample, and plates that name its size.
+    dtype, device
+        Of the first latent site.
+    """
+
+    sites: dict[str, Site]
+    observed: tuple[str, ...]
+    rows: int
+    some: Arguments
+    subsampling: set[str]
+    asking: set[str]
+    dtype: torch.dtype
+    device: torch.device
+
+
+def learn(model: Callable[..., Any], arguments: Arguments) -> Prototype:
+    """Run a model once, on a few rows of its data where these have many.
+
+    Data may be larger than memory. A model that does not run on few rows, observes another number
+    of them or draws a subsample by itself is run on all.
+
+    Parameters
+    ----------
+    model : callable
+        A Pyro model.
+    arguments : Arguments
+        What it is called with.
+
+    Raises
+    ------
+    UserError
+        If the model fails, or has no continuous latent sites.
+    """
+    count = arguments.longest()
+    if count > _MANY:
+        few = arguments.choose(count, lambda leaf: leaf[:_FEW])
+        try:
+            found = _read(model, few, arguments)
+        except UserError:
+            # With all rows it may run, and its complaint is about those.
+            return _read(model, arguments, arguments)
+        if found.rows == _FEW and not found.asking:
+            return replace(found, rows=count)
+    return _read(model, arguments, arguments)
+
+
+def _read(model: Callable[..., Any], arguments: Arguments, whole: Arguments) -> Prototype:
+    subsampling: set[str] = set()
+    asking: set[str] = set()
+    with full_plates(None, subsampling, asking):
+        trace = _run(model, arguments, whole)
+    sites: dict[str, Site] = {}
+    start = 0
+    latent = dict(latent_nodes(trace))
+    for name, node in latent.items():
+        sites[name] = read_site(name, node, start)
+        start = sites[name].stop
+    if not sites:
+        raise UserError(
+            "the model has no latent site: give its weights priors with pyro.sample or lift()"
+        )
+    observed = dict(observed_nodes(trace))
+    for name, node in observed.items():
+        _refuse_broadcast(name, node, arguments.shapes())
+    shapes = [node["value"].shape for node in observed.values()]
+    rows = next((shape[0] for shape in shapes if shape), 0)
+    first = latent[next(iter(sites))]["value"]
+    return Prototype(
+        sites=sites,
+        observed=tuple(observed),
+        rows=rows,
+        some=arguments,
+        subsampling=subsampling,
+        asking=asking,
+        dtype=first.dtype,
+        device=first.device,
+    )
+
+
+def _run(
+    model: Callable[..., Any], arguments: Arguments, whole: Arguments
+) -> poutine.trace_struct.Trace:
+    try:
+        with torch.random.fork_rng(devices=[]):
+            trace = poutine.trace(model)
+            try:
+                return trace.get_trace(*arguments.args, **arguments.kwargs)
+            except ValueError:
+                # A draw from the prior may lie where a distribution is not defined. Such
+                # starts have no finite density and are drawn again.
+                with without_validation():
+                    return trace.get_trace(*arguments.args, **arguments.kwargs)
+    except UserError as error:
+        # Pyro appends its table of shapes to the message of whatever a model raises.
+        raise UserError(str(error).splitlines()[0]) from error
+    except Exception as error:
+        reason = str(error).strip().splitlines()
+        raise UserError(
+            f"the model failed on data of shape {whole.shapes()}: "
+            f"{type(error).__name__}: {reason[0] if reason else ''}"
+        ) from error
+
+
+def _refuse_broadcast(name: str, node: Node, shapes: str) -> None:
+    """Refuse data that would multiply the terms of a likelihood, such as (n, 1) against (n,)."""
+    fn = node["fn"]
+    batch = node["value"].shape[: node["value"].ndim - fn.event_dim]
+    try:
+        agrees = torch.broadcast_shapes(batch, fn.batch_shape) == fn.batch_shape
+    except RuntimeError:
+        agrees = False
+    if not agrees:
+        raise UserError(
+            f"site '{name}' observes values of shape {tuple(node['value'].shape)} under a "
+            f"likelihood of shape {tuple(fn.batch_shape + fn.event_shape)}; the data are of "
+            f"shape {shapes}: make their rows agree"
+        )
+
+
+def why_not_batched(message: str) -> str:
+    """Say what to change in a model that fails under ``vmap`` with a message."""
+    if "random operation" in message:
+        return (
+            "the model draws random numbers outside of pyro.sample (dropout in training mode, "
+            "torch.rand, an unobserved likelihood): make the draw a latent site, call .eval() on "
+            "the network, or pass the observed data"
+        )
+    if "data-dependent control flow" in message or ".item()" in message:
+        return (
+            "the model branches on the value of a latent site (if, while, .item()): replace the "
+            "branch by torch.where, so that all chains take one path"
+        )
+    return f"the model cannot be evaluated for a batch of chains: {message.strip().splitlines()[0]}"
