@@ -87,6 +87,7 @@ def run_block(task: _Task) -> int:
         "start": RunDirectory(folder).recorded_start(),
         "members": None if guide is None else guide.members,
         "failures": None if guide is None else guide.failures,
+        "batching": "" if guide is None else guide.batching,
     }
     with replacing(folder / _RESULT) as temporary:
         temporary.write_text(json.dumps(result), encoding="utf-8")
@@ -111,6 +112,9 @@ def _block_recipe(recipe: Recipe, block: Block) -> Recipe:
     tables = recipe.tables()
     del tables["run"]["block"]
     tables["run"] |= {"chains": block.chains, "seed": block.seed}
+    if recipe.guide is not None:
+        # Measuring what is faster would let the machine choose, and roundings follow the choice.
+        tables["guide"].setdefault("block", block.chains)
     if recipe.start.source == "ensemble":
         each = recipe.run.chains // recipe.start.members
         if block.chains % each:
@@ -161,7 +165,8 @@ def _together(recipe: Recipe, run: RunDirectory, cut: list[Block]) -> BlockedRun
     total.gradients = round(gradients / recipe.run.chains)
     if start:
         run.start_file.write_text(json.dumps(start), encoding="utf-8")
-    guide = BlockedGuide(members, failures) if recipe.guide else None
+    batching = f"blocks of {recipe.run.block}; in the last, {result['batching']}"
+    guide = BlockedGuide(members, failures, batching) if recipe.guide else None
     return BlockedRun(total, guide)
 
 

@@ -12,10 +12,11 @@ __all__ = ["BlockedGuide", "BlockedRun"]
 
 @dataclass(frozen=True)
 class BlockedGuide:
-    """The members of all blocks that are left, and every training that failed."""
+    """The members of all blocks that are left, every training that failed, and how they trained."""
 
     members: list[int]
     failures: list[Failure]
+    batching: str
 
 
 @dataclass(frozen=True)
