@@ -39,7 +39,9 @@ class Drawn(NamedTuple):
     passes: float
 
 
-def run(name: str, density: LogDensity, effort: Effort, seed: int, **settings: Any) -> Drawn:
+def run(
+    name: str, density: LogDensity, effort: Effort, seed: int, *, from_members: bool = False
+) -> Drawn:
     """Run a recipe.
 
     Parameters
@@ -52,20 +54,20 @@ def run(name: str, density: LogDensity, effort: Effort, seed: int, **settings: A
         How much of it.
     seed : int
         Of the run.
-    **settings
-        Other keys of the recipe's method.
+    from_members : bool
+        Start each chain of a kernel from a trained network of its own, as the recipe ``mile`` does.
     """
     path = ROOT / "inference" / f"{name}.toml"
     tables = tomllib.loads(path.read_text(encoding="utf-8"))
     method = "guide" if "guide" in tables else "kernel"
-    changes: dict[str, Any] = {f"{method}.{key}": value for key, value in settings.items()}
-    changes |= {"run.chains": effort.chains, "run.draws": effort.draws}
+    changes: dict[str, Any] = {"run.chains": effort.chains, "run.draws": effort.draws}
     if method == "guide":
         changes |= {"guide.epochs": effort.epochs} if effort.epochs else {}
     else:
         changes["run.warmup"] = effort.warmup
-    if "start" in tables:
-        changes["start.members"] = effort.chains
+    if from_members:
+        changes |= {"start.from": "ensemble", "start.members": effort.chains}
+        changes |= {"start.epochs": 500, "start.patience": 20}
     recipe = Recipe.read(path, changes)
     return _fitted(recipe, density, seed) if method == "guide" else _sampled(recipe, density, seed)
 

@@ -1,0 +1,113 @@
+"""Every study at a tiny size by default, and at ``--quick`` under the marker ``study``."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import xarray as xr
+
+ROOT = Path(__file__).parents[2]
+
+# A size that ends in seconds, and a column of the table with its smallest and largest value.
+STUDIES = {
+    "toy_figure": (["members=20", "block=20"], "second", (-50, 50)),
+    "min_mass": (
+        ["members=3", "sweep=0", "epochs=1", "block=3", "rows=256"],
+        "excess",
+        (0, 1000),
+    ),
+    "permutation_dynamics": (["members=2", "epochs=8", "rows=256"], "tau", (-1, 1)),
+    "exchangeability": (
+        ["members=20", "chains=2", "draws=8", "warmup=5", "epochs=2"],
+        "p",
+        (0, 1),
+    ),
+    "mode_connectivity": (
+        ["pairs=2", "members=4", "epochs=2", "chains=2", "draws=4", "warmup=5"],
+        "barrier",
+        (0, 1000),
+    ),
+    "functional_collapse": (["members=4", "block=4", "epochs=1"], "inside", (0, 0.694)),
+    "temperature": (["chains=2", "draws=4", "warmup=3"], "accuracy", (0, 1)),
+    "table1": (
+        [
+            "draws=4",
+            "modes=2",
+            "warmup=3",
+            "epochs=1",
+            "members=6",
+            "chains=2",
+            "long=4",
+            "resamples=5",
+        ],
+        "accuracy",
+        (0, 1),
+    ),
+    "sampling_budget": (["modes=2", "draws=4", "warmup=3", "epochs=1"], "accuracy", (0, 1)),
+}
+
+
+def run_study(name: str, out: Path, *words: str) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(ROOT / "analysis" / f"{name}.py"), "--out", str(out), *words]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+
+
+def examine(name: str, out: Path) -> None:
+    _, column, (least, most) = STUDIES[name]
+    table = pd.read_csv(out / "table.csv")
+    assert len(table) > 0
+    assert bool(table[column].between(least, most).all())
+    assert (out / "figure.png").read_bytes().startswith(b"\x89PNG")
+    assert len((out / "findings.md").read_text(encoding="utf-8")) > 100
+    with xr.open_datatree(out / "trace.nc") as trace:
+        assert trace["posterior"].sizes["chain"] > 0
+        assert trace.attrs["study"] == name
+
+
+def test_every_study_is_here():
+    scripts = {
+        path.stem
+        for path in (ROOT / "analysis").glob("*.py")
+        if "Study.start(" in path.read_text(encoding="utf-8") and path.stem != "study"
+    }
+    assert scripts == set(STUDIES)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name == "min_mass" else [pytest.mark.slow])
+        for name in STUDIES
+    ],
+)
+def test_runs_at_a_tiny_size(name, tmp_path):
+    sizes, _, _ = STUDIES[name]
+    words = [word for size in sizes for word in ("--set", size)]
+    run_study(name, tmp_path / "out", "--workers", "1", *words)
+    examine(name, tmp_path / "out")
+
+
+@pytest.mark.study
+@pytest.mark.parametrize("name", STUDIES)
+def test_quick(name, tmp_path):
+    run_study(name, tmp_path / "out", "--quick")
+    examine(name, tmp_path / "out")
+
+
+def test_a_number_that_no_study_has_is_refused(tmp_path):
+    words = ["--out", str(tmp_path), "--set", "wheels=4"]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "analysis" / "toy_figure.py"), *words],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 2
+    assert "wheels is none of members, block" in done.stderr
