@@ -9,6 +9,8 @@ from pyro_bnn.symmetry.frames import Frame
 from pyro_bnn.symmetry.group import Factor, Family, Space, SymmetryGroup
 from pyro_bnn.symmetry.translation import Translation, joint_block
 
+MOST_AXES = 6
+
 
 def lines(group: SymmetryGroup) -> Iterator[str]:
     """Write a group line by line: its spaces, what acts besides them, what is left open."""
@@ -39,6 +41,15 @@ def lines(group: SymmetryGroup) -> Iterator[str]:
             f"dimensions with its scales ({_words(group, name)}): {where}"
         )
     yield from left_open(group)
+    held = [
+        f"{site}[{axis}]"
+        for site, dims in group.layout.items()
+        for axis, factors in enumerate(dims)
+        if any(name.startswith("y") for name in _names(factors))
+    ]
+    if held:
+        more = f" and {len(held) - MOST_AXES} more axes" if len(held) > MOST_AXES else ""
+        yield f"order fixed by outputs, data or constants: {', '.join(held[:MOST_AXES])}{more}"
     if group.unused:
         yield f"not in the likelihood: {', '.join(group.unused)}"
     for name, count in group.unruled.items():
@@ -63,8 +74,8 @@ def left_open(group: SymmetryGroup) -> Iterator[str]:
         if twice:
             yield (
                 f"{space.name} runs along {twice} more than once, as the planes of rotary "
-                f"embeddings do: of maps that mix its {space.size} planes or turn them, only "
-                "scales and signs were looked for"
+                f"embeddings do: of maps that turn or mix its {space.size} planes, only scales "
+                "and signs were looked for, alike in every head"
             )
 
 
@@ -76,11 +87,17 @@ def _unsettled(frame: Frame) -> str:
     )
 
 
+def _names(axis: Sequence[Factor]) -> Iterator[str]:
+    """Run through the spaces of an axis, in parts too."""
+    for factor in axis:
+        yield factor.space
+        for part in factor.parts:
+            yield from _names(part)
+
+
 def _times(axis: Sequence[Factor], name: str) -> int:
     """Count how often a space occurs along an axis, in parts that follow one another."""
-    return sum(
-        (factor.space == name) + sum(_times(part, name) for part in factor.parts) for factor in axis
-    )
+    return list(_names(axis)).count(name)
 
 
 def _translation(group: SymmetryGroup, moved: Translation) -> str:
