@@ -127,7 +127,7 @@ def main() -> None:
         for axes, against in zip(picture.subplots(1, 3, sharey=True), LABELS, strict=True):
             draw(axes, rows, "nll", against)
         picture.axes[0].set_ylabel("negative log likelihood, test")
-        picture.axes[0].legend(frameon=False)
+        picture.axes[2].legend(frameon=False, loc="center right")
     study.findings(f"{size.script} on {data.name}.", *sentences(rows))
 
 

@@ -146,7 +146,7 @@ def draw(axes: Axes, frame: pd.DataFrame, column: str) -> None:
     axes.set_yticks(range(len(methods)), methods)
     axes.grid(axis="y", lw=0.5, color=MUTED, alpha=0.3)
     axes.set_title(column)
-    axes.invert_yaxis()
+    axes.set_ylim(len(methods) - 0.4, -0.6)
 
 
 def main() -> None:

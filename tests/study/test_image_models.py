@@ -34,7 +34,7 @@ def test_every_script_that_reads_data_is_here():
     assert sorted(reading) == sorted(CASES)
 
 
-SLOW = [name for name in CASES if name.startswith("resnet")]
+SLOW = [name for name in CASES if name.startswith(("resnet", "vit"))]
 
 
 @pytest.mark.parametrize(

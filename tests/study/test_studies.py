@@ -1,4 +1,4 @@
-"""Every study at a tiny size by default, and at ``--quick`` under the marker ``study``."""
+"""Every study: at a tiny size among the slow tests, at ``--quick`` under the marker ``study``."""
 
 from __future__ import annotations
 
@@ -35,16 +35,8 @@ STUDIES = {
     "functional_collapse": (["members=4", "block=4", "epochs=1"], "inside", (0, 0.694)),
     "temperature": (["chains=2", "draws=4", "warmup=3"], "accuracy", (0, 1)),
     "table1": (
-        [
-            "draws=4",
-            "modes=2",
-            "warmup=3",
-            "epochs=1",
-            "members=6",
-            "chains=2",
-            "long=4",
-            "resamples=5",
-        ],
+        ["draws=4", "modes=2", "warmup=3", "epochs=1", "members=6", "chains=2", "long=4"]
+        + ["resamples=5"],
         "accuracy",
         (0, 1),
     ),
@@ -80,13 +72,8 @@ def test_every_study_is_here():
     assert scripts == set(STUDIES)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[] if name == "min_mass" else [pytest.mark.slow])
-        for name in STUDIES
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", STUDIES)
 def test_runs_at_a_tiny_size(name, tmp_path):
     sizes, _, _ = STUDIES[name]
     words = [word for size in sizes for word in ("--set", size)]
