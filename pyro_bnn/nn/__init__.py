@@ -12,6 +12,7 @@ from pyro_bnn.nn.likelihoods import (
     poisson,
     student_t,
 )
+from pyro_bnn.nn.prior_predictive import PriorPredictive, prior_predictive
 from pyro_bnn.nn.priors import (
     Cauchy,
     CorrelatedFilters,
@@ -38,6 +39,7 @@ __all__ = [
     "Multivariate",
     "Normal",
     "Prior",
+    "PriorPredictive",
     "ScaleMixture",
     "StudentT",
     "binary",
@@ -46,5 +48,6 @@ __all__ = [
     "heteroscedastic",
     "lift",
     "poisson",
+    "prior_predictive",
     "student_t",
 ]

@@ -22,6 +22,7 @@ __all__ = [
     "fit",
     "hessian_root",
     "kronecker_factors",
+    "linearised",
     "log_prob_dense",
     "maximise_marginal_likelihood",
     "prior_precision",
@@ -148,6 +149,25 @@ def kronecker_factors(fitted: Any) -> list[tuple[tuple[Tensor, ...], Tensor]]:
         spectrum = values[0] if len(values) == 1 else torch.outer(*values)
         found.append((tuple(v.detach() for v in vectors), (spectrum + delta).detach()))
     return found
+
+
+def linearised(
+    network: Network, density: LogDensity, mode: Tensor, change: Tensor, x: Tensor
+) -> Tensor:
+    """Return ``f(x, mode) + J(x) change`` for changes ``(draw, dim)``: ``(draw, row, ...)``."""
+
+    def outputs(position: Tensor) -> Tensor:
+        sites = {name: value[0] for name, value in density.constrain(position[None]).items()}
+        values = {name: sites[site] for name, site in network.sites.items()}
+        found: Tensor = torch.func.functional_call(network.module, values, (x,))
+        return found
+
+    def along(direction: Tensor) -> Tensor:
+        slope: Tensor = torch.func.jvp(outputs, (mode,), (direction,))[1]
+        return slope
+
+    with torch.no_grad(), _deprecations_of_torch():
+        return outputs(mode) + torch.func.vmap(along)(change)
 
 
 def hessian_root(density: LogDensity, position: Tensor, floor: Tensor) -> tuple[Tensor, int]:

@@ -167,3 +167,28 @@ def test_what_laplace_torch_cannot_take_is_told(line, net):
 def test_options_that_cannot_be_are_named(net, settings, part):
     with pytest.raises(UserError, match=part):
         Laplace(net.density, **settings)
+
+
+def test_the_linearised_predictive_is_that_of_laplace_torch(net):
+    """Means and variances of drawn outputs against its closed form, within 5 standard errors."""
+    draws = 4000
+    guide = Laplace(net.density, SHORT, structure="full").fit(seed=0)
+    mode = guide.state["mean"]
+    network = find_network(net.density)
+    network.place({name: value[0] for name, value in net.density.constrain(mode).items()})
+    fitted = fit(network, net.density, "full", prior_precision(net.density, mode[0]))
+    mean, covariance = fitted._glm_predictive_distribution(net.x[:5])
+    found = guide.glm_predictive(net.x[:5], draws, torch.Generator().manual_seed(0))
+    assert found.shape == (1, draws, 5, 2)
+    variance = covariance.diagonal(dim1=1, dim2=2)
+    error = (variance / draws).sqrt()
+    assert ((found[0].mean(0) - mean).abs() < 5 * error).all()
+    assert ((found[0].var(0) / variance - 1).abs() < 5 * (2 / draws) ** 0.5).all()
+
+
+def test_of_a_linear_model_the_linearised_predictive_is_the_network(line, lifted):
+    guide = Laplace(lifted, MODE, structure="kron").fit(seed=0)
+    source = torch.Generator().manual_seed(0)
+    weights = guide.sample_posterior(3, source)["net.weight"]
+    found = guide.glm_predictive(line.x, 3, source.manual_seed(0))
+    torch.testing.assert_close(found, line.x @ weights.mT)
