@@ -10,10 +10,11 @@ from pyro_bnn.errors import UserError
 from pyro_bnn.infer.cli.script import ModelScript
 from pyro_bnn.infer.ensemble_start import EnsembleStart
 from pyro_bnn.infer.recipe import Recipe
+from pyro_bnn.trace.atomic import replacing
 
 __all__ = ["RunDirectory", "default_out"]
 
-_OWN_FILES = ("recipe.toml", "model.py", "state.safetensors", "segments", "blocks", "trace.nc")
+_OWN_FILES = ("recipe.toml", "state.safetensors", "segments", "blocks", "trace.nc")
 
 
 def default_out(script: Path, kernel: str) -> Path:
@@ -48,17 +49,20 @@ class RunDirectory:
         UserError
             If the directory holds a run already, or cannot be written.
         """
-        if any((self.path / name).exists() for name in _OWN_FILES):
+        # A kill between the two files below leaves the script alone: that is no run yet.
+        text = script.text.encode("utf-8")
+        foreign = self.model_file.is_file() and self.model_file.read_bytes() != text
+        if foreign or any((self.path / name).exists() for name in _OWN_FILES):
             raise UserError(
                 f"{self.path} already holds a run: go on with it by --resume, or choose another "
                 "directory with --out"
             )
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self.model_file.write_text(script.text, encoding="utf-8")
-            self.recipe_file.write_text(
-                f"# model: {script.path}\n\n{recipe.to_toml()}", encoding="utf-8"
-            )
+            with replacing(self.model_file) as file:
+                file.write_bytes(text)
+            with replacing(self.recipe_file) as file:
+                file.write_text(f"# model: {script.path}\n\n{recipe.to_toml()}", encoding="utf-8")
         except OSError as error:
             raise UserError(
                 f"{self.path} cannot be written ({error.strerror}): choose another directory "
