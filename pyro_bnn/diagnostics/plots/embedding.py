@@ -11,8 +11,6 @@ from pyro_bnn.diagnostics.embedding import Embedding
 from pyro_bnn.diagnostics.format import percent
 from pyro_bnn.diagnostics.plots.style import SPACE_NAMES, chain_colours, figure, look
 
-WIDE = 9.4
-
 
 def plot_embeddings(embeddings: Mapping[str, Embedding]) -> Figure:
     """Draw a panel a space, coloured by chain.
@@ -30,9 +28,13 @@ def plot_embeddings(embeddings: Mapping[str, Embedding]) -> Figure:
     chains = np.unique(np.concatenate([one.chain for one in embeddings.values()]))
     colours = dict(zip(chains.tolist(), chain_colours(len(chains)), strict=True))
     with look():
-        picture = figure(3.1, WIDE)
-        grid = picture.subplots(1, len(embeddings), squeeze=False)[0]
-        for axes, (space, one) in zip(grid, embeddings.items(), strict=True):
+        across = min(2, len(embeddings))
+        down = -(-len(embeddings) // across)
+        picture = figure(0.2 + 2.2 * down)
+        grid = picture.subplots(down, across, squeeze=False).ravel()
+        for axes in grid[len(embeddings) :]:
+            axes.set_visible(False)
+        for axes, (space, one) in zip(grid, embeddings.items(), strict=False):
             # Chains in turn, so that none hides the others.
             order = np.random.default_rng(0).permutation(len(one.chain))
             axes.scatter(
@@ -44,9 +46,9 @@ def plot_embeddings(embeddings: Mapping[str, Embedding]) -> Figure:
             )
             axes.set_title(SPACE_NAMES[space])
             if one.method == "pca":
-                axes.set_xlabel(f"first component ({percent(float(one.explained[0]))})")
+                axes.set_xlabel(f"first axis ({percent(float(one.explained[0]))})")
                 axes.set_ylabel(f"second ({percent(float(one.explained[1]))})")
-                axes.locator_params(nbins=5)
+                axes.locator_params(nbins=4)
             else:
                 axes.set_xlabel({"tsne": "t-SNE", "umap": "UMAP"}[one.method])
                 axes.set_xticks([])

@@ -17,6 +17,7 @@ from pyro_bnn.diagnostics.report.environment import environment
 from pyro_bnn.diagnostics.report.facts import facts
 from pyro_bnn.diagnostics.report.model import model_notes, model_pictures
 from pyro_bnn.diagnostics.report.orbits import quotient_pictures
+from pyro_bnn.diagnostics.report.pieces import missing_groups
 from pyro_bnn.diagnostics.report.predictions import (
     ood_pictures,
     ood_rows,
@@ -106,6 +107,7 @@ def render(trace: xr.DataTree, found: Diagnosis) -> str:
             headline=headline(found),
             comparison=comparison(found),
             verdicts=verdicts(found),
+            missing=missing_groups(trace),
             scores=score_rows(found),
             has_point=found.point is not None,
             prediction=found.posterior,

@@ -59,3 +59,23 @@ def share(rhat: NDArray[np.float64]) -> str:
 def whole(value: float) -> str:
     """Write a number without decimals."""
     return f"{value:,.0f}" if math.isfinite(value) else number(value)
+
+
+_RESTS_ON = {
+    "posterior": "weights",
+    "canonical_posterior": "canonical weights",
+    "symmetry": "the symmetry group",
+    "sample_stats": "divergences, energy and cost",
+    "predictions": "predictions",
+    "predictions_constant_data": "scores that need labels",
+    "predictions_ood": "inputs from elsewhere",
+    "predictions_corrupted": "corrupted inputs",
+    "log_likelihood": "rows left out",
+    "point_estimate": "the point estimate",
+}
+
+
+def missing_groups(trace: xr.DataTree) -> str:
+    """Say what the report leaves out as the trace lacks it; empty if it lacks nothing."""
+    absent = [f"{text} (group {name})" for name, text in _RESTS_ON.items() if name not in trace]
+    return f"The trace holds nothing on {', '.join(absent)}." if absent else ""

@@ -51,7 +51,7 @@ def exchangeability_rows(found: Diagnosis) -> list[dict[str, str]]:
             "space": test.space,
             "draws": f"{test.draws:,}",
             "chi2": f"{number(test.chi2)} ({len(test.counts) - 1})",
-            "p": f"{test.p_value:.4f}",
+            "p": _p(test.p_value),
             "stuck": f"{test.stuck} of {test.chains}",
         }
         for test in found.exchangeability.values()
@@ -68,10 +68,20 @@ def statement_rows(found: Diagnosis) -> list[dict[str, str]]:
             "value": number(one.value),
             "units": f"{len(one.z):,}",
             "z": number(one.worst, fixed=True),
-            "p": f"{one.p_value:.4f}",
+            "p": _p(one.p_value),
         }
         for one in found.statements
     ]
+
+
+def _p(p_value: float) -> str:
+    return (
+        "< 0.0001"
+        if p_value < 1e-4
+        else number(p_value)
+        if math.isnan(p_value)
+        else f"{p_value:.4f}"
+    )
 
 
 def mixing_pictures(found: Diagnosis) -> list[Picture]:

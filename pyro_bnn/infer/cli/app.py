@@ -101,15 +101,24 @@ def report(
     out: Annotated[
         Path | None, typer.Option(help="The HTML file; report.html beside the trace by default.")
     ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(help="Model script to predict by, for a trace that holds no predictions."),
+    ] = None,
 ) -> None:
     """Write summary.json and report.html of a finished run or of any trace.
+
+    With --model, predictions on the script's data are added to the trace first.
 
     Example: pyro-bnn report runs/diabetes
     """
     from pyro_bnn.diagnostics import summary_table
-    from pyro_bnn.infer.cli.stages import judge
+    from pyro_bnn.infer.cli.predicting import predict_anew
+    from pyro_bnn.infer.cli.stages import declare, judge
 
     trace = _trace_of(run)
+    if model is not None:
+        predict_anew(trace, *declare(ModelScript.load(model), Recipe()))
     if run.is_dir():
         summary_file, report_file = run / "summary.json", out or run / "report.html"
     else:

@@ -17,12 +17,13 @@ from torch import Tensor
 
 from pyro_bnn.corruption import SEVERITIES
 from pyro_bnn.data import Data, Split
+from pyro_bnn.errors import UserError
 from pyro_bnn.infer.corrupted import predict_corrupted
-from pyro_bnn.infer.predict import predict_in_chunks
+from pyro_bnn.infer.predict import likelihood_kind, predict_in_chunks
 from pyro_bnn.logdensity import LogDensity
 from pyro_bnn.trace import GroupAppender, add_groups, open_trace
 
-__all__ = ["LOG_LIKELIHOOD_VALUES", "record_corrupted", "record_predictions"]
+__all__ = ["LOG_LIKELIHOOD_VALUES", "predict_anew", "record_corrupted", "record_predictions"]
 
 LOG_LIKELIHOOD_VALUES = 2**24
 """Draws times training rows that ``log_likelihood`` may hold."""
@@ -113,6 +114,46 @@ def record_corrupted(file: Path, density: LogDensity, data: Data, kind: str, see
     add_groups(file, {"predictions_corrupted": group})
 
 
+def predict_anew(file: Path, density: LogDensity, data: Data) -> None:
+    """Add to a trace of any origin what a run of ours has: predictions and test labels.
+
+    Parameters
+    ----------
+    file : Path
+        The trace; its ``posterior`` holds the sites of the model under their names.
+    density : LogDensity
+        Of the model.
+    data : Data
+        Its splits.
+
+    Raises
+    ------
+    UserError
+        If the trace lacks a site, or it has another shape.
+    """
+    with open_trace(file) as trace:
+        posterior = trace["posterior"].to_dataset() if "posterior" in trace.children else {}
+        for name, site in density.sites.items():
+            if name not in posterior:
+                raise UserError(
+                    f"{file} holds no draws of the model's site '{name}': "
+                    "was the trace made from another model?"
+                )
+            shape = posterior[name].transpose("chain", "draw", ...).shape[2:]
+            if shape != tuple(site.shape):
+                raise UserError(
+                    f"site '{name}' has shape {shape} in {file} and {tuple(site.shape)} in the "
+                    "model: was the trace made from another model?"
+                )
+    kind = likelihood_kind(density, data.test.x, data.test.y)
+    truth = data.test.y.cpu().numpy()
+    dims = ("test", *(f"y_dim_{axis}" for axis in range(truth.ndim - 1)))
+    add_groups(file, {"predictions_constant_data": xr.Dataset({"y": (dims, truth)})})
+    record_predictions(file, density, data, kind)
+    if data.corruptions:
+        record_corrupted(file, density, data, kind, seed=0)
+
+
 def _predicted(
     posterior: xr.Dataset, density: LogDensity, split: Split, kind: str, classes: int
 ) -> Iterator[xr.Dataset]:
@@ -160,6 +201,6 @@ def _values(block: xr.Dataset, density: LogDensity) -> Mapping[str, Tensor]:
     return {
         name: torch.from_numpy(block[name].transpose("chain", "draw", ...).to_numpy())
         .flatten(0, 1)
-        .to(density.device)
+        .to(density.device, density.dtype)
         for name in density.sites
     }
