@@ -1,19 +1,24 @@
 """Every method that ships, on one model: accuracy, NLL, Brier score, calibration error and time.
 
-Run: python analysis/all_methods.py [--model SCRIPT] [--out FOLDER] [--quick]
+Run: python analysis/all_methods.py [--model SCRIPT] [--out FOLDER] [--minutes M] [--quick]
 
 Each recipe in inference/ is run by the command line into a directory of its own; a directory that
 holds a finished run is read instead, so that the table can be made again in seconds and a stopped
-study goes on. A recipe that refuses the model keeps its row, with the reason. `--quick` shortens
-every run to a few steps, to see that all of them work; its numbers mean nothing else.
+study goes on. A recipe that refuses the model keeps its row, with the reason. All of them together
+take M minutes at most: guides run first, each recipe may take its share of the minutes that are
+left, and one that would take longer is stopped, its row says so, and the next call of this script
+goes on with it. `--quick` shortens every run to a few steps, to see that all of them work; its
+numbers mean nothing else.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
+import time
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,7 +39,7 @@ def command(recipe: Path, model: Path, out: Path, *, quick: bool) -> list[str]:
     """Return the command that runs a recipe."""
     words = [sys.executable, "-m", "pyro_bnn.infer", str(model), "--recipe", str(recipe)]
     words += ["--out", str(out), "--no-report"]
-    if (out / "state.safetensors").exists():
+    if (out / "recipe.toml").exists():
         return [*words, "--resume"]
     if quick:
         tables = tomllib.loads(recipe.read_text(encoding="utf-8"))
@@ -47,14 +52,39 @@ def command(recipe: Path, model: Path, out: Path, *, quick: bool) -> list[str]:
     return words
 
 
-def rows(model: Path, out: Path, *, quick: bool) -> Iterator[tuple[str, dict[str, Any] | str]]:
+def is_guide(recipe: Path) -> bool:
+    """Whether a recipe fits a guide."""
+    return "guide" in tomllib.loads(recipe.read_text(encoding="utf-8"))
+
+
+def run_for(words: list[str], seconds: float) -> subprocess.CompletedProcess[str] | None:
+    """Run a command; stop it as Ctrl-C does, so that it saves, after so many seconds."""
+    with subprocess.Popen(
+        words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            _, told = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGINT)
+            process.communicate()
+            return None
+    return subprocess.CompletedProcess(words, process.returncode, "", told)
+
+
+def rows(
+    model: Path, out: Path, minutes: float, *, quick: bool
+) -> Iterator[tuple[str, dict[str, Any] | str]]:
     """Yield the name of each method and its summary, or why it has none."""
-    for recipe in sorted((ROOT / "inference").glob("*.toml")):
+    end = time.monotonic() + 60 * minutes
+    recipes = sorted((ROOT / "inference").glob("*.toml"), key=lambda p: (not is_guide(p), p.stem))
+    for number, recipe in enumerate(recipes):
         run = out / recipe.stem
         if not (run / "summary.json").is_file():
-            done = subprocess.run(
-                command(recipe, model, run, quick=quick), capture_output=True, text=True
-            )
+            share = max(1.0, (end - time.monotonic()) / (len(recipes) - number))
+            done = run_for(command(recipe, model, run, quick=quick), share)
+            if done is None:
+                yield recipe.stem, f"stopped after {share:.0f} s"
+                continue
             if done.returncode:
                 lines = done.stderr.strip().splitlines()
                 yield recipe.stem, lines[-1] if lines else f"exit code {done.returncode}"
@@ -90,11 +120,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, default=ROOT / "models" / "digits_mlp.py")
     parser.add_argument("--out", type=Path, default=Path("runs") / "all_methods")
+    parser.add_argument("--minutes", type=float, default=20.0, help="of all methods together")
     parser.add_argument("--quick", action="store_true")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     found = {}
-    for name, row in rows(arguments.model, arguments.out, quick=arguments.quick):
+    for name, row in rows(arguments.model, arguments.out, arguments.minutes, quick=arguments.quick):
         found[name] = row
         print(f"{name}: {'done' if isinstance(row, dict) else row}", file=sys.stderr, flush=True)
     text = table(found)
