@@ -80,6 +80,9 @@ def _compile(graph: GraphModule, *inputs: Tensor) -> Gradient:
             get_cpp_compiler()
         except Exception as error:
             raise RuntimeError("no C++ compiler was found: install g++ or clang") from error
+    for node in graph.graph.nodes:
+        # What the passes noted of shapes are tensors without data: the compiler makes its own.
+        node.meta.clear()
     with torch.no_grad():
         function: Gradient = compile_graph(graph, list(inputs))
     return function
