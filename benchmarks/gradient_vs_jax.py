@@ -1,6 +1,7 @@
 """Gradients per second: `LogDensity` against Pyro and against a density written in JAX.
 
-Run: python benchmarks/gradient_vs_jax.py [--threads N] [--rounds R] [--rows N] [--mnist DIR]
+Run: python benchmarks/gradient_vs_jax.py [--threads N] [--rounds R] [--mnist DIR] [--blocks B ...]
+[--profile]
 
 Three densities, float32, standard normal priors on all weights: a 13-16-16-1 tanh regression on
 500 synthetic rows, a 64-32-10 tanh classifier on the 1,797 digits of scikit-learn, and a
@@ -10,7 +11,11 @@ idx files; scikit-learn's digits enlarged without it). From one Pyro model each:
 `pyro.infer.MCMC` calls them. Against them, `jax.jit(vmap(value_and_grad))` of the same density,
 written in JAX by hand. PyTorch and JAX run in two processes on the same processors, one at a
 time, in turn; the medians over the rounds are compared. Gradients have to agree first.
-The convolutional network is not compiled: it takes minutes and gains nothing.
+The convolutional network is compiled with `--compile-all` only: it takes long.
+
+`--blocks 1 4 8` adds the eager gradient of all chains in blocks of so many, one block after the
+other, which keeps activations in cache for the price of more calls. `--profile` prints the
+operators that take the largest shares of one eager gradient.
 """
 
 from __future__ import annotations
@@ -123,7 +128,9 @@ def torch_worker(pipe: Connection, name: str, options: argparse.Namespace) -> No
     density = LogDensity(model, x, y)
     methods: dict[str, Callable[[], Any]] = {"eager": lambda: density.value_and_grad(position)}
     paths = {}
-    if name != "convolutional":
+    for block in options.blocks:
+        methods[f"blocks {block}"] = blocks(density, position, block)
+    if name != "convolutional" or options.compile_all:
         compiled = density.compiled()
         methods["compiled"] = lambda: compiled.value_and_grad(position)
     pyro.enable_validation(False)
@@ -144,8 +151,31 @@ def torch_worker(pipe: Connection, name: str, options: argparse.Namespace) -> No
             gradients[key] = (value.numpy(), gradient.numpy())
             chosen = density if key == "eager" else compiled
             paths[key] = f"{chosen.gradient_path}, {time.perf_counter() - began:.1f} s to the first"
+    if options.profile:
+        paths["profile"] = shares(methods["eager"])
     pipe.send((gradients, paths, time.perf_counter() - start))
     serve(pipe, methods)
+
+
+def blocks(density: Any, position: Any, size: int) -> Callable[[], Any]:
+    """Return the gradient of all chains, a block of them at a time."""
+    parts = position.split(size)
+    return lambda: [density.value_and_grad(part) for part in parts]
+
+
+def shares(call: Callable[[], Any]) -> str:
+    """Say which operators one call spends its time in, by themselves."""
+    from torch.profiler import ProfilerActivity, profile
+
+    call()
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        call()
+    events = sorted(profiler.key_averages(), key=lambda e: -e.self_cpu_time_total)
+    total = sum(event.self_cpu_time_total for event in events)
+    return "\n".join(
+        f"    {event.self_cpu_time_total / total:6.1%}  {event.key} ({event.count} calls)"
+        for event in events[:12]
+    )
 
 
 def jax_worker(pipe: Connection, name: str, options: argparse.Namespace) -> None:
@@ -268,8 +298,8 @@ def compare(name: str, options: argparse.Namespace) -> None:
     peak = 2 * PEAK**3 / min(medians[key] for key in medians if key.startswith("peak"))
     rates = {
         key: (1 if key == "pyro" else options.chains) / medians[key]
-        for key in ("pyro", "jax", "eager", "compiled")
-        if key in medians
+        for key in ("pyro", "jax", "eager", *medians)
+        if key in medians and not key.startswith("peak")
     }
     size = sum(int(np.prod(shape)) for shape in data.shapes)
     print(f"\n{name}: {size:,} weights, {len(data.x):,} rows; peak {peak / 1e9:.0f} GFLOP/s")
@@ -281,6 +311,8 @@ def compare(name: str, options: argparse.Namespace) -> None:
             f"{rate / rates['jax']:5.2f} x JAX{share}  {notes.get(key, '')}",
             flush=True,
         )
+    if "profile" in notes:
+        print(f"  one eager gradient by operator:\n{notes['profile']}", flush=True)
 
 
 def main() -> None:
@@ -292,6 +324,9 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=0.3, help="seconds a method and round")
     parser.add_argument("--rows", type=int, default=512, help="images of the third problem")
     parser.add_argument("--mnist", type=Path, help="folder of MNIST's idx files")
+    parser.add_argument("--blocks", type=int, nargs="*", default=[], help="chains of a block")
+    parser.add_argument("--compile-all", action="store_true")
+    parser.add_argument("--profile", action="store_true")
     parser.add_argument("--only", choices=["regression", "digits", "convolutional"])
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
