@@ -140,7 +140,7 @@ def sentences(rows: list[dict[str, Any]]) -> list[str]:
         one = min((row for row in own if row["modes"] == 1), key=lambda row: row["nll"])
         lines.append(
             f"{method}: NLL {best['nll']:.4f} from {best['modes']} modes of {best['draws']} draws "
-            f"({best['passes']:,.0f} gradients of all rows); from one mode {one['nll']:.4f} at best."
+            f"({best['passes']:,.0f} gradients of all rows); one mode reaches {one['nll']:.4f}."
         )
     prices = [max(row["passes"] for row in rows if row["method"] == m) for m in METHODS]
     common = min(prices)

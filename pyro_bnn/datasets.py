@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,12 +81,18 @@ def mnist_or_digits(root: Root = None) -> Data:
 
 
 def cifar10(root: Root = None) -> Data:
-    """CIFAR-10, images ``(row, 3, 32, 32)``; SVHN from elsewhere, if it is there."""
+    """CIFAR-10, images ``(row, 3, 32, 32)``; SVHN from elsewhere, if it is there.
+
+    Guides train on rows that are cropped, with 4 pixels of zeros around, and flipped.
+    """
     return _cifar("CIFAR10", root, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
 
 
 def cifar100(root: Root = None) -> Data:
-    """CIFAR-100, images ``(row, 3, 32, 32)``; SVHN from elsewhere, if it is there."""
+    """CIFAR-100, images ``(row, 3, 32, 32)``; SVHN from elsewhere, if it is there.
+
+    Guides train on rows that are cropped, with 4 pixels of zeros around, and flipped.
+    """
     return _cifar("CIFAR100", root, (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761))
 
 
@@ -93,7 +100,8 @@ def tiny_imagenet(root: Root = None) -> Data:
     """Tiny ImageNet, images ``(row, 3, 64, 64)``: 4.9 GB in float32.
 
     Read by torchvision's ``ImageFolder`` from ``tiny-imagenet-200/train`` and ``val``. Validation
-    images that lie in one folder, as they come, are labelled by ``val_annotations.txt``.
+    images that lie in one folder, as they come, are labelled by ``val_annotations.txt``. Guides
+    train on rows that are cropped, with 4 pixels of zeros around, and flipped.
     """
     from torchvision.datasets import ImageFolder
 
@@ -110,8 +118,9 @@ def tiny_imagenet(root: Root = None) -> Data:
     train = ImageFolder(str(folder / "train"))
     held = [(Path(path), label) for path, label in _validation(folder / "val", train.class_to_idx)]
     shown = [(Path(path), label) for path, label in train.samples]
+    train_split = _from_files(shown, mean, deviation)
     return Data(
-        _from_files(shown, mean, deviation),
+        replace(train_split, transform=_cropped_and_flipped(64)),
         _from_files(held, mean, deviation),
         name="Tiny ImageNet",
     )
@@ -214,7 +223,16 @@ def _cifar(name: str, root: Root, mean: Any, deviation: Any) -> Data:
         ood = {"SVHN": _colour(far.data, far.labels, mean, deviation)}
     except UserError:
         ood = {}
-    return Data(train, test, ood, name)
+    return Data(replace(train, transform=_cropped_and_flipped(32)), test, ood, name)
+
+
+def _cropped_and_flipped(side: int) -> Callable[[Tensor], Tensor]:
+    from torchvision.transforms import Compose, RandomCrop, RandomHorizontalFlip
+
+    chain: Callable[[Tensor], Tensor] = Compose(
+        [RandomCrop(side, padding=4), RandomHorizontalFlip()]
+    )
+    return chain
 
 
 def _validation(folder: Path, classes: dict[str, int]) -> list[tuple[str, int]]:

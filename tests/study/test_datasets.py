@@ -35,6 +35,12 @@ def test_cifar_with_street_numbers_elsewhere(root, load, classes):
     assert found.train.x.shape == (10, 3, 32, 32)
     assert found.ood["SVHN"].x.shape == (5, 3, 32, 32)
     assert found.ood["SVHN"].y.tolist() == [1, 0, 3, 4, 5]
+    assert found.test.transform is None
+    row = found.train.x[0]
+    torch.manual_seed(0)
+    changed = [found.train.transform(row) for _ in range(8)]
+    assert all(one.shape == row.shape for one in changed)
+    assert not any(torch.equal(one, row) for one in changed[:4])
     (root / "test_32x32.mat").unlink()
     assert load(root).ood == {}
 

@@ -35,8 +35,16 @@ STUDIES = {
     "functional_collapse": (["members=4", "block=4", "epochs=1"], "inside", (0, 0.694)),
     "temperature": (["chains=2", "draws=4", "warmup=3"], "accuracy", (0, 1)),
     "table1": (
-        ["draws=4", "modes=2", "warmup=3", "epochs=1", "members=6", "chains=2", "long=4"]
-        + ["resamples=5"],
+        [
+            "draws=4",
+            "modes=2",
+            "warmup=3",
+            "epochs=1",
+            "members=6",
+            "chains=2",
+            "long=4",
+            "resamples=5",
+        ],
         "accuracy",
         (0, 1),
     ),

@@ -19,6 +19,7 @@ from pyro_bnn.infer.guides import (
     PointEstimate,
     Training,
 )
+from pyro_bnn.infer.guides.layer_start import init_to_layers
 from pyro_bnn.infer.settings.base import Table
 from pyro_bnn.logdensity import LogDensity
 
@@ -53,11 +54,17 @@ class GuideSettings(Table):
     retries: int = Field(1, ge=0, description="How often a member that failed is trained again.")
     block: int | None = Field(None, ge=1, description="Members that are trained at once.")
     workers: int = Field(1, ge=1, description="Processes that train, each its own blocks.")
+    start: Literal["prior", "layers"] = Field(
+        "prior", description="Draws from the prior, or weights as the layers initialise themselves."
+    )
 
     def ensemble(self, density: LogDensity, size: int) -> Ensemble:
         """Build the guide, `size` times."""
+        guide = self.guide(density)
+        if self.start == "layers":
+            guide.init_strategy = init_to_layers(density)
         return Ensemble(
-            self.guide(density),
+            guide,
             size,
             block=self.block,
             retries=self.retries,
@@ -71,7 +78,7 @@ class GuideSettings(Table):
     def options(self) -> dict[str, Any]:
         """Return the guide's own keys and its training, as arguments of its class."""
         keys = {field.name: getattr(self, field.name) for field in fields(Training)}
-        own = self.model_dump(exclude={"name", "retries", "block", "workers", *keys})
+        own = self.model_dump(exclude={"name", "retries", "block", "workers", "start", *keys})
         return {"training": Training(**keys), **own}
 
 
