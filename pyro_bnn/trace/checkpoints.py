@@ -83,14 +83,68 @@ def import_checkpoints(
     {'chain': 3, 'draw': 1, 'weight_dim_0': 2, 'weight_dim_1': 4}
     """
     folder = Path(folder)
-    paths = sorted(p for p in folder.rglob("*") if p.suffix in _SUFFIXES and p.is_file())
-    if not paths:
-        raise UserError(f"{folder} holds no checkpoint: give a folder of {', '.join(_SUFFIXES)}")
-    expected = None if shapes is None else {name: tuple(s) for name, s in shapes.items()}
+    paths = checkpoint_paths(folder)
     values: dict[str, Tensor] = {}
     files: list[str] = []
     skipped: dict[str, str] = {}
-    for path in paths:
+    for name, tensors in read_checkpoints(folder, shapes, prefix, skipped):
+        for site, given in tensors.items():
+            tensor = torch.from_numpy(to_numpy(given))
+            if site not in values:
+                values[site] = torch.empty((len(paths), 1, *tensor.shape), dtype=tensor.dtype)
+            values[site][len(files), 0] = tensor
+        files.append(name)
+    posterior = site_dataset({n: v[: len(files)] for n, v in values.items()}, dims)
+    trace = xr.DataTree.from_dict({"posterior": posterior})
+    facts = {"source": str(folder), "files": files, "skipped": skipped, "method": "checkpoints"}
+    trace.attrs.update(encode_attrs(facts))
+    return Imported(trace, files, skipped)
+
+
+def checkpoint_paths(folder: Path) -> list[Path]:
+    """List the files of a folder that may hold a network, those of its subfolders too.
+
+    Raises
+    ------
+    UserError
+        If there is none.
+    """
+    paths = sorted(p for p in folder.rglob("*") if p.suffix in _SUFFIXES and p.is_file())
+    if not paths:
+        raise UserError(f"{folder} holds no checkpoint: give a folder of {', '.join(_SUFFIXES)}")
+    return paths
+
+
+def read_checkpoints(
+    folder: Path,
+    shapes: Mapping[str, Sequence[int]] | None,
+    prefix: str,
+    skipped: dict[str, str],
+) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Read the files of a folder one at a time; see `import_checkpoints`.
+
+    Parameters
+    ----------
+    folder, shapes, prefix
+        As there.
+    skipped : dict of str to str
+        Gets the files that are left out, and why.
+
+    Yields
+    ------
+    name : str
+        Of the file, within the folder.
+    tensors : dict of str to Tensor
+        Those asked for.
+
+    Raises
+    ------
+    UserError
+        At the end, if none could be taken.
+    """
+    expected = None if shapes is None else {name: tuple(s) for name, s in shapes.items()}
+    taken = 0
+    for path in checkpoint_paths(folder):
         name = str(path.relative_to(folder))
         try:
             tensors = _read(path, prefix)
@@ -102,22 +156,13 @@ def import_checkpoints(
         if difference := _difference(tensors, expected):
             skipped[name] = difference
             continue
-        for site, shape in expected.items():
-            tensor = torch.from_numpy(to_numpy(tensors[site]))
-            if site not in values:
-                values[site] = torch.empty((len(paths), 1, *shape), dtype=tensor.dtype)
-            values[site][len(files), 0] = tensor
-        files.append(name)
-    if not files:
+        taken += 1
+        yield name, {site: tensors[site] for site in expected}
+    if not taken:
         first, reason = next(iter(skipped.items()))
         raise UserError(
-            f"none of the {len(paths)} checkpoints in {folder} can be taken; {first}: {reason}"
+            f"none of the {len(skipped)} checkpoints in {folder} can be taken; {first}: {reason}"
         )
-    posterior = site_dataset({n: v[: len(files)] for n, v in values.items()}, dims)
-    trace = xr.DataTree.from_dict({"posterior": posterior})
-    facts = {"source": str(folder), "files": files, "skipped": skipped, "method": "checkpoints"}
-    trace.attrs.update(encode_attrs(facts))
-    return Imported(trace, files, skipped)
 
 
 def export_checkpoints(

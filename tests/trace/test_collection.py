@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from pyro_bnn.errors import UserError
 from pyro_bnn.trace import Collection, CollectionWriter, open_trace
 from pyro_bnn.trace.collection import manifest
+from pyro_bnn.trace.collection.importing import collect_checkpoints
 
 SHAPES = {"0.weight": (3, 4), "0.bias": (3,), "2.weight": (2, 3), "scale": ()}
 DIMS = {"0.weight": ["h0", "x0"], "0.bias": ["h0"], "2.weight": ["y0", "h0"]}
@@ -170,6 +171,20 @@ def test_other_models_and_names_of_no_file_are_refused(tmp_path):
         out.append(weights(0), name="../up")
     with pytest.raises(UserError, match="holds no collection"):
         Collection.open(tmp_path / "members")
+
+
+def test_a_folder_of_checkpoints_is_appended_once(tmp_path):
+    (tmp_path / "in" / "sub").mkdir(parents=True)
+    for seed, name in enumerate(("a 1.pt", "sub/b.pt")):
+        torch.save({"net." + n: v for n, v in weights(seed).items()}, tmp_path / "in" / name)
+    (tmp_path / "in" / "c.pt").write_bytes(b"")
+    for _ in range(2):
+        names, skipped = collect_checkpoints(tmp_path / "in", tmp_path / "out", prefix="net.")
+        assert names == ["a-1", "sub-b"]
+        assert list(skipped) == ["c.pt"]
+    found = Collection.open(tmp_path / "out")
+    assert found.names == names
+    np.testing.assert_array_equal(found.dataset()["0.bias"][1, 0], weights(1)["0.bias"])
 
 
 WRITER = """

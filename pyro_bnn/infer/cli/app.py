@@ -208,6 +208,10 @@ def import_(
     model: Annotated[Path, typer.Option(help="Model script whose sites the files hold.")],
     out: Annotated[Path, typer.Option(help="The NetCDF file to write.")] = Path("checkpoints.nc"),
     prefix: Annotated[str, typer.Option(help="Removed from the names in the files.")] = "",
+    collection: Annotated[
+        Path | None,
+        typer.Option(help="Append to this collection instead, one network in memory at a time."),
+    ] = None,
 ) -> None:
     """Read checkpoints of networks trained elsewhere into a trace; a file is a chain of one draw.
 
@@ -218,15 +222,21 @@ def import_(
     from pyro_bnn.infer.cli.stages import declare
     from pyro_bnn.symmetry import discover
     from pyro_bnn.trace import import_checkpoints, write_trace
+    from pyro_bnn.trace.collection.importing import collect_checkpoints
 
     density, _ = declare(ModelScript.load(model), Recipe())
     shapes = {name: site.shape for name, site in density.sites.items()}
-    found = import_checkpoints(folder, shapes, prefix=prefix, dims=discover(density).dims)
-    write_trace(found.trace, out)
+    dims = discover(density).dims
+    if collection is not None:
+        files, skipped = collect_checkpoints(folder, collection, shapes, prefix=prefix, dims=dims)
+        out = collection
+    else:
+        trace, files, skipped = import_checkpoints(folder, shapes, prefix=prefix, dims=dims)
+        write_trace(trace, out)
     screen = console()
-    for name, reason in list(found.skipped.items())[:10]:
+    for name, reason in list(skipped.items())[:10]:
         screen.print(f"skipped    {name}: {reason}", markup=False)
-    screen.print(f"imported   {len(found.files)} files, {len(found.skipped)} skipped, into {out}")
+    screen.print(f"imported   {len(files)} files, {len(skipped)} skipped, into {out}")
     screen.print(f"next       pyro-bnn quotient {out} --model {model}")
 
 

@@ -30,14 +30,14 @@ from pyro_bnn.symmetry import SymmetryGroup, discover
 from pyro_bnn.trace.atomic import replacing
 from pyro_bnn.trace.joining import join_chains
 
-__all__ = ["run_block", "sample_in_blocks"]
+__all__ = ["Task", "run_block", "sample_in_blocks", "tasks_of"]
 
 _RESULT = "block.json"
 _JOINED = "joined"
 
 
 @dataclass(frozen=True)
-class _Task:
+class Task:
     """A block, as a worker gets it: the run directory holds all else."""
 
     run: str
@@ -53,10 +53,8 @@ def sample_in_blocks(recipe: Recipe, run: RunDirectory, scheduler: Scheduler) ->
     """
     cut = _blocks(recipe)
     folders = [_folder(run, block) for block in cut]
-    known = {name: os.environ[name] for name in (ROOT_VARIABLE,) if name in os.environ}
-    left = [block for block, folder in zip(cut, folders, strict=True) if not _done(folder)]
-    tasks = [_Task(str(run.path.resolve()), block, known) for block in left]
-    with BlockMeter(recipe, cut, folders, [block.index for block in left]) as meter:
+    tasks = tasks_of(recipe, run)
+    with BlockMeter(recipe, cut, folders, [task.block.index for task in tasks]) as meter:
         for _ in scheduler.map(run_block, tasks, meter.show):
             pass
     marker = run.path / "blocks" / _JOINED
@@ -69,7 +67,14 @@ def sample_in_blocks(recipe: Recipe, run: RunDirectory, scheduler: Scheduler) ->
     return _together(recipe, run, cut)
 
 
-def run_block(task: _Task) -> int:
+def tasks_of(recipe: Recipe, run: RunDirectory) -> list[Task]:
+    """List the blocks of a run that are not done."""
+    known = {name: os.environ[name] for name in (ROOT_VARIABLE,) if name in os.environ}
+    left = [block for block in _blocks(recipe) if not _done(_folder(run, block))]
+    return [Task(str(run.path.resolve()), block, known) for block in left]
+
+
+def run_block(task: Task) -> int:
     """Draw one block into its directory, from where an earlier attempt ended; return its number."""
     os.environ.update(task.environment)
     run = RunDirectory(Path(task.run))

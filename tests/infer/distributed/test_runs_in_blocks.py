@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import pickle
 
 import numpy as np
 import pytest
 
 from pyro_bnn.errors import UserError
-from pyro_bnn.infer.cli.blocks import run_block, sample_in_blocks
+from pyro_bnn.infer.cli.blocks import Task, run_block, sample_in_blocks
 from pyro_bnn.infer.cli.script import ModelScript
 from pyro_bnn.infer.cli.stages import declare, sample
 from pyro_bnn.infer.distributed import Scheduler, blocks
@@ -99,11 +100,7 @@ def test_members_that_chains_start_from_are_shared_out(sampled, claim, tmp_path)
 
 
 def test_a_task_can_be_pickled_and_names_its_block(claim):
-    import pickle
-
-    from pyro_bnn.infer.cli.blocks import _Task
-
     _, run = claim("one", run={"chains": 2, "draws": 2, "block": 1})
-    task = pickle.loads(pickle.dumps(_Task(str(run.path), blocks(2, 1, 0)[1])))
+    task = pickle.loads(pickle.dumps(Task(str(run.path), blocks(2, 1, 0)[1])))
     assert run_block(task) == 1
     assert (run.path / "blocks" / "000001" / "block.json").is_file()
