@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import xarray as xr
@@ -16,21 +15,17 @@ from torch import Tensor
 from pyro_bnn.errors import UserError
 from pyro_bnn.infer.adaptation.adaptation import Adaptation
 from pyro_bnn.infer.allocator import keep_freed_memory
-from pyro_bnn.infer.checkpoint import Checkpoint, Progress, Snapshot
-from pyro_bnn.infer.dead_chains import DeadChains
+from pyro_bnn.infer.checkpoint import Checkpoint, Progress
 from pyro_bnn.infer.draws import DrawBlock
 from pyro_bnn.infer.interrupt import FinishStepFirst
-from pyro_bnn.infer.kernels.hamiltonian import Info
 from pyro_bnn.infer.kernels.kernel import Kernel
 from pyro_bnn.infer.memory import refuse_too_many_chains, telling_memory
 from pyro_bnn.infer.meter import Meter
+from pyro_bnn.infer.sampling import Plan, Sampling
 from pyro_bnn.logdensity import LogDensity
 from pyro_bnn.trace import open_trace, site_dataset
 
 __all__ = ["MCMC"]
-
-_HOPELESS = 25
-"""Steps in a row in which every chain diverges, after which a run is given up."""
 
 
 class MCMC:
@@ -131,13 +126,11 @@ class MCMC:
         self.seed = seed
         self.progress = Progress()
         self._initial_params = initial_params
-        self._hook = hook_fn
         self._quiet = disable_progbar
-        self._save_params = save_params
         self._dims = dims
-        self._segment_draws = segment_draws
-        self._move = move
-        self._move_every = move_every
+        self._plan = Plan(
+            num_samples, self.warmup_steps, segment_draws, save_params, hook_fn, move, move_every
+        )
         self._checkpoint = None if run_dir is None else Checkpoint(Path(run_dir), dims)
         self._block = DrawBlock(num_samples if run_dir is None else segment_draws)
 
@@ -255,9 +248,18 @@ class MCMC:
             Meter(self.warmup_steps, self.num_samples, quiet=self._quiet) as meter,
             FinishStepFirst() as interrupt,
         ):
-            dead = DeadChains(self.progress.dead)
-            run = _Run(density, warmup, generator, meter, interrupt, dead)
-            self._draw(self._warm_up(state, run), run)
+            Sampling(
+                self.kernel,
+                density,
+                self._plan,
+                warmup,
+                generator,
+                self.progress,
+                self._block,
+                self._checkpoint,
+                meter,
+                interrupt,
+            ).run(state)
 
     def _start(self, density: LogDensity, warmup: Adaptation, generator: torch.Generator) -> Any:
         seed = int(torch.randint(2**31, ())) if self.seed is None else self.seed
@@ -269,87 +271,6 @@ class MCMC:
             position = self._given_position(density, self._initial_params)
         state = self.kernel.init(position, density, generator)
         return warmup.begin(state, density, generator) if self.warmup_steps else state
-
-    def _warm_up(self, state: Any, run: _Run) -> Any:
-        progress = self.progress
-        before, started = progress.seconds_warmup, time.perf_counter()
-        while progress.warmup < self.warmup_steps:
-            state, info = self._step(state, run, progress.warmup + 1)
-            seen, learnt = run.dead.hide(state, info)
-            updated = run.warmup.update(seen, learnt, run.density, run.generator)
-            state = run.dead.keep(state, updated)
-            progress.warmup += 1
-            progress.seconds_warmup = before + time.perf_counter() - started
-            self._after(state, info, run, "Warmup", progress.warmup)
-            due = progress.warmup % self._segment_draws == 0
-            if due or progress.warmup == self.warmup_steps or run.interrupt.requested:
-                self._save(state, run)
-        return state
-
-    def _draw(self, state: Any, run: _Run) -> None:
-        progress = self.progress
-        before, started = progress.seconds_sampling, time.perf_counter()
-        kept = list(self._save_params or run.density.sites)
-        while progress.draws < self.num_samples:
-            state, info = self._step(state, run, progress.draws + 1)
-            values = run.density.constrain(state.position)
-            self._block.append({name: values[name] for name in kept}, info.stats)
-            progress.draws += 1
-            progress.divergences += int(info.stats["diverging"].sum())
-            progress.seconds_sampling = before + time.perf_counter() - started
-            self._after(state, info, run, "Sample", progress.draws)
-            due = self._block.full or progress.draws == self.num_samples
-            if due or run.interrupt.requested:
-                self._save(state, run)
-
-    def _step(self, state: Any, run: _Run, count: int) -> tuple[Any, Info]:
-        """Step `count` of a phase: the kernel's step, and the move where it is due."""
-        after, info = self.kernel.step(state, run.density, run.generator)
-        after, info = run.dead.bury(state, after, info)
-        self._refuse_hopeless(after, info, run, count)
-        state = after
-        if self._move is None or count % self._move_every:
-            return state, info
-        position = self._move(state.position, run.generator)
-        state = run.dead.keep(state, self.kernel.moved(state, position, run.density))
-        stats = {**info.stats, "lp": -state.potential}
-        return state, info._replace(stats=stats, gradients=info.gradients + 1)
-
-    def _after(self, state: Any, info: Info, run: _Run, stage: str, count: int) -> None:
-        self.progress.gradients += info.gradients
-        if run.meter.watched:
-            acceptance = float(info.stats["acceptance_rate"].mean())
-            run.meter.show(self.progress, acceptance, float(state.step_size.median()))
-        if self._hook is not None:
-            self._hook(self.kernel, run.density.unflatten(state.position), stage, count - 1)
-
-    def _save(self, state: Any, run: _Run) -> None:
-        """Put draws and state on disk; then give way to a Ctrl-C that came meanwhile."""
-        if self._checkpoint is not None:
-            if self._block.length:
-                self._checkpoint.write_draws(self._block, self.progress)
-            snapshot = Snapshot(state, run.generator.get_state(), self.progress)
-            self._checkpoint.save(snapshot, run.warmup)
-        if run.interrupt.requested:
-            raise KeyboardInterrupt
-
-    def _refuse_hopeless(self, state: Any, info: Info, run: _Run, count: int) -> None:
-        """Give up a run of which no chain gets on; save what there is."""
-        progress = self.progress
-        everywhere = bool(info.stats["diverging"].all())
-        progress.stuck = progress.stuck + 1 if everywhere else 0
-        dead = len(progress.dead) == self.num_chains
-        if not dead and progress.stuck < _HOPELESS:
-            return
-        self._save(state, run)
-        phase = "draw" if progress.warmup == self.warmup_steps else "warm-up step"
-        what = "has become NaN or infinite" if dead else f"has diverged {_HOPELESS} times in a row"
-        where = "" if self._checkpoint is None else f" is saved in {self._checkpoint.directory} and"
-        raise UserError(
-            f"MCMC: every chain {what} at {phase} {count}, with step size "
-            f"{float(state.step_size.median()):.3g}; the last good state{where} holds "
-            f"{progress.draws} draws: start anew with a smaller step_size or another schedule"
-        )
 
     # Small checks and readings
 
@@ -363,7 +284,7 @@ class MCMC:
             }
 
     def _refuse_unknown_sites(self, density: LogDensity) -> None:
-        for name in self._save_params or ():
+        for name in self._plan.save_params or ():
             if name not in density.sites:
                 raise UserError(
                     f"MCMC: save_params names {name!r}; the model's sites are "
@@ -385,14 +306,3 @@ class MCMC:
         if bool(bad.any()):
             raise UserError(density.explain_start(position[bad][0]))
         return position
-
-
-class _Run(NamedTuple):
-    """What the two phases of one run share."""
-
-    density: LogDensity
-    warmup: Adaptation
-    generator: torch.Generator
-    meter: Meter
-    interrupt: FinishStepFirst
-    dead: DeadChains
