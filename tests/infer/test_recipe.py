@@ -136,3 +136,11 @@ def test_a_schedule_is_built_from_its_keys():
 )
 def test_a_run_is_compiled_where_it_is_long_enough(tables, compiled):
     assert Recipe.parse(tables, "here").compiles is compiled
+
+
+def test_every_recipe_is_listed_in_the_docs():
+    root = Path(__file__).parents[2]
+    page = (root / "docs" / "howto" / "samplers.md").read_text(encoding="utf-8")
+    names = [path.name for path in (root / "inference").glob("*.toml")]
+    assert len(names) > 10
+    assert [name for name in names if f"`{name}`" not in page] == []
