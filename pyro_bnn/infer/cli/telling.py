@@ -43,5 +43,8 @@ def told_in_a_sentence(command: Callable[[], Any]) -> None:
         sentence = f"a trace cannot be read ({reason}): restore it, or ask for less of it at a time"
     else:
         return
-    print(f"pyro-bnn: {sentence[:1].lower()}{sentence[1:]}", file=sys.stderr)
+    first = sentence.partition(" ")[0]
+    if first[1:] == first[1:].lower():  # MCMC and ChEES are names
+        sentence = sentence[:1].lower() + sentence[1:]
+    print(f"pyro-bnn: {sentence}", file=sys.stderr)
     sys.exit(2)
