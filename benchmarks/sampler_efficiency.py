@@ -38,7 +38,7 @@ CHAINS = 32
 HIDDEN, INPUTS, ROWS = 8, 5, 60
 SETTINGS = {
     "gaussian": {"step_size": 0.5, "num_steps": 4, "unit_speed_step": 8.0, "length": 58.0},
-    "network": {"step_size": 0.05, "num_steps": 20, "unit_speed_step": 0.7, "length": 7.5},
+    "network": {"step_size": 0.015, "num_steps": 20, "unit_speed_step": 0.7, "length": 7.5},
 }
 
 
