@@ -8,6 +8,8 @@ from typing import Any
 
 import pyro.poutine as poutine
 import torch
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor
 
 from pyro_bnn.errors import UserError
 from pyro_bnn.handlers import (
@@ -92,6 +94,7 @@ def _read(model: Callable[..., Any], arguments: Arguments, whole: Arguments) -> 
     asking: set[str] = set()
     with full_plates(None, subsampling, asking):
         trace = _run(model, arguments, whole)
+    _refuse_other_things(trace)
     sites: dict[str, Site] = {}
     start = 0
     latent = dict(latent_nodes(trace))
@@ -118,6 +121,22 @@ def _read(model: Callable[..., Any], arguments: Arguments, whole: Arguments) -> 
         dtype=first.dtype,
         device=first.device,
     )
+
+
+def _refuse_other_things(trace: poutine.trace_struct.Trace) -> None:
+    """Refuse sites that are sampled from no distribution, or observe no tensor."""
+    for name, node in trace.nodes.items():
+        if node["type"] != "sample" or site_is_subsample(node):
+            continue
+        if not hasattr(node["fn"], "event_dim"):
+            raise UserError(
+                f"site '{name}' is sampled from a {type(node['fn']).__name__}: give it a Pyro "
+                "distribution"
+            )
+        if not isinstance(node["value"], Tensor):
+            raise UserError(
+                f"site '{name}' has a {type(node['value']).__name__} for its value: observe a tensor"
+            )
 
 
 def _run(

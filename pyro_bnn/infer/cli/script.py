@@ -82,7 +82,7 @@ class ModelScript:
             data = module.data(**_root(module.data))
         except UserError as error:
             raise UserError(f"model script {path}: data(): {error}") from error
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise UserError(f"model script {path}: data() raised {_short(error)}") from error
         if not isinstance(data, Data):
             raise UserError(
