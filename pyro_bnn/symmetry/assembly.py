@@ -128,7 +128,7 @@ def _bases(analysis: Analysis, names: dict[Leaf, str]) -> dict[Leaf, Leaf]:
     for leaf in names:
         for base in names:
             together = base in companions.get(leaf, set()) and base not in mixed
-            if together and not leaf.pinned and base not in bases and leaf not in bases.values():
+            if together and base not in bases and leaf not in bases.values():
                 bases.setdefault(leaf, base)
     return bases
 

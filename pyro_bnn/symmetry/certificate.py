@@ -17,16 +17,17 @@ from pyro_bnn.symmetry.translation import null_blocks, part, settle, spread
 TOLERANCE = 1e-10
 PRIOR_TOLERANCE = 1e-4
 PRIOR_POINTS = 3
+FEW_WEIGHTS = 50_000
 MANY_WEIGHTS = 20_000_000
 
 
 def certify(group: SymmetryGroup, read: Computation) -> SymmetryGroup:
     """Drop the generators that change the output of the network.
 
-    All generators are tried together at generic weights (two points, one of them with large
-    weights; one for networks of many weights); only if the output moves are they halved until
-    those at fault stand alone. Translations come first: they are conjectures, and those that
-    fail are dropped in silence.
+    All generators are tried together at generic weights (two points, one for networks of many
+    weights); only if the output moves are they halved until those at fault stand alone.
+    Translations come first: they are conjectures, tried at large weights too where there are
+    few, and those that fail are dropped in silence.
 
     Parameters
     ----------
@@ -39,10 +40,9 @@ def certify(group: SymmetryGroup, read: Computation) -> SymmetryGroup:
     SymmetryGroup
         With `certificate` and `rejected` filled in.
     """
-    trial = _Trial(read, group)
-    moved = trial.failing(list(group.translations))
+    moved = _Trial(read, group, loud=True).failing(list(group.translations))
     kept = _settled(without(group, moved))
-    trial.renew(kept)
+    trial = _Trial(read, kept)
     names = [f"permutation of {name}" for name in kept.permutable]
     rejected = trial.failing([*names, *kept.families, *kept.translations])
     trial.renew(kept, frames=True)
@@ -64,12 +64,13 @@ class _Trial:
         Largest relative error of what passed.
     """
 
-    def __init__(self, read: Computation, group: SymmetryGroup) -> None:
+    def __init__(self, read: Computation, group: SymmetryGroup, loud: bool = False) -> None:
         self.read = read
         self.worst = 0.0
         self._generator = torch.Generator().manual_seed(1)
         count = 1 if _entries(read) > MANY_WEIGHTS else 2
-        sizes = (1.0, LOUD)[:count]
+        last = LOUD if loud and _entries(read) <= FEW_WEIGHTS else 1.0
+        sizes = (1.0, last)[:count]
         self._points = [read.generic_point(self._generator, size) for size in sizes]
         self._before = [read(point) for point in self._points]
         self.renew(group)

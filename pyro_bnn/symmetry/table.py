@@ -62,6 +62,13 @@ def left_open(group: SymmetryGroup) -> Iterator[str]:
     """Name the symmetries that canonical draws still have, or that were not looked for."""
     for frame in group.frames.values():
         yield _unsettled(frame)
+    within = [f"{space.name} in {space.over}" for space in group.spaces.values() if space.over]
+    if within:
+        more = f" and {len(within) - MOST_AXES} more" if len(within) > MOST_AXES else ""
+        yield (
+            f"spaces within others ({', '.join(within[:MOST_AXES])}{more}): permutations that "
+            "would break up their groups were not looked for"
+        )
     for space in group.spaces.values():
         twice = next(
             (
@@ -75,7 +82,7 @@ def left_open(group: SymmetryGroup) -> Iterator[str]:
             yield (
                 f"{space.name} runs along {twice} more than once, as the planes of rotary "
                 f"embeddings do: of maps that turn or mix its {space.size} planes, only scales "
-                "and signs were looked for, alike in every head"
+                "and signs were looked for"
             )
 
 

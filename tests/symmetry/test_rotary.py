@@ -67,7 +67,7 @@ def test_what_acts_is_exact_and_the_rest_is_named(turn):
         if {term.site for term in family.terms} >= {"query.weight", "key.weight"}
     ]
     if turn in (halves, rotate_half):
-        assert planes == [2, 3]  # the heads, which permute, and the planes
+        assert planes == [6]  # three planes in each of two heads
         assert "rotary embeddings" in str(group)
     if turn is as_complex:
         assert "aten.view_as_complex" in str(group)

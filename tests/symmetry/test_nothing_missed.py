@@ -1,0 +1,108 @@
+"""Brute force over swaps and flips of hidden units finds nothing that discovery missed.
+
+A swap exchanges two positions, and a flip changes the sign of one, along any set of axes of one
+size. Whatever leaves the function alone must lead to the same canonical point.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import pytest
+import random_networks as networks
+import torch
+
+from pyro_bnn.symmetry import Quotient, discover
+from pyro_bnn.symmetry.computation import computation
+
+MOST_AXES = 7
+
+
+def moves(axes):
+    """Run through sets of axes of one size, and what to do at their positions."""
+    for n in sorted({size for _, _, size in axes if size > 1}):
+        same = [(site, axis) for site, axis, size in axes if size == n][:MOST_AXES]
+        pairs = {(0, 1), (0, n - 1), (n - 2, n - 1)}
+        for count in range(1, len(same) + 1):
+            for chosen in itertools.combinations(same, count):
+                for pair in sorted(pairs):
+                    yield chosen, pair
+                yield chosen, (0,)
+                yield chosen, (n - 1,)
+
+
+def moved(point, chosen, positions):
+    result = dict(point)
+    for site, axis in chosen:
+        value = result[site].clone()
+        if len(positions) == 2:
+            order = torch.arange(value.shape[axis])
+            order[list(positions)] = torch.tensor(positions[::-1])
+            result[site] = value.index_select(axis, order)
+        else:
+            value.select(axis, positions[0]).neg_()
+            result[site] = value
+    return result
+
+
+def missed(kind, plan):
+    """List the moves that leave the function alone and change the canonical point.
+
+    A table that says what was not looked for has missed nothing in silence.
+    """
+    net, x = networks.build(kind, plan)
+    group, read = discover(net, x), computation(net, x)
+    point = read.generic_point(torch.Generator().manual_seed(3))
+    before = read(point)
+    bound = 1e-12 * float(before.abs().max())
+    axes = [
+        (site, axis, n)
+        for site, shape in group.shapes.items()
+        if site not in group.unused
+        for axis, n in enumerate(shape)
+    ]
+    kept = [m for m in moves(axes) if (read(moved(point, *m)) - before).abs().max() <= bound]
+    found = [point, *(moved(point, *m) for m in kept)]
+    canonical, _ = Quotient(group).canonicalize(
+        {site: torch.stack([p[site] for p in found]) for site in point}
+    )
+    same = torch.stack(
+        [
+            torch.isclose(v[1:], v[:1].expand_as(v[1:]), rtol=1e-8, atol=1e-8).flatten(1).all(-1)
+            for site, v in canonical.items()
+            if site not in group.statistics
+        ]
+    ).all(0)
+    left = [move for move, one in zip(kept, same.tolist(), strict=True) if not one]
+    return ([] if "not looked for" in str(group) else left), len(kept)
+
+
+def plan_of(kind, seed):
+    chance = random.Random(seed)
+    steps = networks.KINDS[kind][1]
+    first = "linear" if kind == "flat" else "conv"  # else units of the data take part
+    more = [(chance.choice(steps), chance.randint(0, 60)) for _ in range(chance.randint(1, 3))]
+    return [(first, chance.randint(1, 60)), *more]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_flat_networks(seed):
+    torch.manual_seed(seed)
+    assert missed("flat", plan_of("flat", seed))[0] == []
+
+
+def test_the_search_finds_swaps_and_flips():
+    torch.manual_seed(0)
+    left, count = missed("flat", [("linear", 1), ("act", 1)])
+    assert left == []
+    assert count >= 5  # three swaps and two flips of tanh units
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["flat", "grid"])
+def test_more_networks(kind):
+    for seed in range(100, 200):
+        torch.manual_seed(seed)
+        plan = plan_of(kind, seed)
+        assert missed(kind, plan)[0] == [], (seed, plan)
