@@ -32,6 +32,7 @@ GUIDES = {
     "PointEstimate": lambda model: PointEstimate(model, BRIEF),
     "SWAG": lambda model: SWAG(model, BRIEF, collect_epochs=3, rank=2),
     "MeanField": lambda model: MeanField(model, BRIEF, particles=2, kl_weight=0.5),
+    "MeanField, local": lambda model: MeanField(model, BRIEF, estimator="local"),
     "LowRank": lambda model: LowRank(model, BRIEF, rank=2),
     "FullRank": lambda model: FullRank(model, BRIEF),
     "Laplace": lambda model: Laplace(model, BRIEF),
