@@ -135,7 +135,7 @@ def _refuse_other_things(trace: poutine.trace_struct.Trace) -> None:
             )
         if not isinstance(node["value"], Tensor):
             raise UserError(
-                f"site '{name}' has a {type(node['value']).__name__} for its value: observe a tensor"
+                f"site '{name}' observes a {type(node['value']).__name__}: give it a tensor"
             )
 
 
