@@ -66,7 +66,7 @@ def replacing(path: Path, *, sync: bool = True, sealed: bool = False) -> Iterato
     except BaseException as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        if reason := _failed_write(error):
+        if reason := _failed_write(error, temporary):
             raise UserError(
                 f"{path} cannot be written ({reason}): make room or give yourself the right to "
                 "write there, and run the command again; what was saved before is whole"
@@ -84,10 +84,12 @@ def _fsync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _failed_write(error: BaseException) -> str | None:
+def _failed_write(error: BaseException, file: Path) -> str | None:
     """Say why a file could not be written, or None if the error is of another kind."""
-    if isinstance(error, OSError) and error.errno in _WRITE_ERRORS:
-        return str(error.strerror)
+    if isinstance(error, OSError):
+        about_it = error.filename is not None and str(error.filename) == str(file)
+        if about_it or error.errno in _WRITE_ERRORS:
+            return str(error.strerror)
     # HDF5 and safetensors tell the failure of a write in words of their own.
     if isinstance(error, SafetensorError | RuntimeError | OSError):
         found = re.search(r"HDF error|os error \d+|I/O error", str(error))

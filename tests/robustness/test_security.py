@@ -1,0 +1,81 @@
+"""What docs/security.md promises."""
+
+from __future__ import annotations
+
+import ast
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+import pyro_bnn
+from pyro_bnn.infer.recipe import Recipe
+from pyro_bnn.infer.settings import KERNELS
+from pyro_bnn.trace import import_checkpoints
+
+SOURCE = Path(pyro_bnn.__file__).parent
+
+
+class Bomb:
+    """What writes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (Path(self.path).touch, ())
+
+
+def test_the_code_in_a_checkpoint_is_not_run(tmp_path):
+    folder, trap = tmp_path / "downloads", tmp_path / "trap"
+    folder.mkdir()
+    torch.save({"weight": torch.zeros(2)}, folder / "good.pt")
+    torch.save({"weight": torch.zeros(2), "more": Bomb(trap)}, folder / "torch.pt")
+    (folder / "plain.bin").write_bytes(pickle.dumps(Bomb(trap)))
+    found = import_checkpoints(folder, {"weight": (2,)})
+    assert found.files == ["good.pt"]
+    assert set(found.skipped) == {"torch.pt", "plain.bin"}
+    assert not trap.exists()
+    pickle.loads((folder / "plain.bin").read_bytes())
+    assert trap.exists()  # the trap works
+
+
+def calls(tree):
+    """Go through the calls of a module: what is called, as it is written, and the call."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func), node
+
+
+def test_no_module_unpickles_evaluates_or_starts_a_shell():
+    seen = 0
+    for path in SOURCE.rglob("*.py"):
+        for name, node in calls(ast.parse(path.read_text(encoding="utf-8"))):
+            where = f"{path.relative_to(SOURCE)}:{node.lineno}: {name}"
+            assert name not in {"eval", "exec", "__import__", "os.system", "os.popen"}, where
+            assert name.partition(".")[0] not in {"pickle", "marshal", "shelve", "subprocess"}, (
+                where
+            )
+            options = {k.arg: ast.unparse(k.value) for k in node.keywords}
+            assert options.get("allow_pickle", "False") == "False", where
+            if name == "torch.load":
+                assert options["weights_only"] == "True", where
+                seen += 1
+    assert seen > 0
+
+
+@pytest.mark.parametrize("value", ["../../etc/passwd", "/etc/passwd", "~/x", "a\0b", "x.toml"])
+def test_paths_in_a_recipe_are_refused(outcome, value):
+    keys = {key for rows in Recipe.documentation().values() for key, _, _ in rows}
+    accepted = set()
+    for key in keys:
+        table, _, name = key.partition(".")
+        for kind in KERNELS if table == "kernel" else [None]:
+            tables = {table: {name: value}}
+            if kind is not None and name != "name":
+                tables["kernel"]["name"] = kind
+            recipe, _ = outcome(Recipe.parse, tables, "a stranger")
+            if recipe is not None:
+                accepted.add(key)
+    assert accepted == {"run.device"}
