@@ -4,6 +4,7 @@ import ast
 import importlib
 import inspect
 import json
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,17 +18,27 @@ from pyro_bnn.infer.cli.app import app as command_line
 from pyro_bnn.infer.recipe import Recipe
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))  # where the script that makes the gallery lies
+
+from make_gallery import make as make_gallery  # noqa: E402
 
 project = "pyro_bnn"
 author = "The pyro_bnn developers"
 copyright = author
 version = release = pyro_bnn.__version__
 
-extensions = ["myst_parser", "numpydoc", "sphinx.ext.autodoc", "sphinx.ext.autosummary"]
-exclude_patterns = ["_build"]
-source_suffix = {".md": "markdown"}
+extensions = ["myst_nb", "numpydoc", "sphinx.ext.autodoc", "sphinx.ext.autosummary"]
+exclude_patterns = ["_build", "**/.jupyter_cache"]
+source_suffix = {".md": "myst-nb"}
 myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
+
+# Tutorials are run when the site is built; a page that did not change keeps its output.
+nb_execution_mode = "cache"
+nb_execution_timeout = 300
+nb_execution_raise_on_error = True
+nb_execution_show_tb = True
+nb_output_stderr = "remove"
 
 # Names in single backticks are links where they can be resolved, emphasis where not.
 default_role = "autolink"
@@ -74,7 +85,7 @@ ROOMS = [
 
 
 def write_reference(app: Sphinx) -> None:
-    """Write the pages that follow from the code: API, commands, recipe keys, summary keys."""
+    """Write the pages that follow from the code: API, commands, keys, and the gallery."""
     folder = HERE / "reference" / "generated"
     folder.mkdir(exist_ok=True)
     for name in ROOMS:
@@ -83,6 +94,7 @@ def write_reference(app: Sphinx) -> None:
     found = [(f"`{key}`", text) for key, text in SUMMARY_KEYS.items()]
     _write(folder / "summary_keys.txt", _table(("key", "meaning"), found))
     _write(folder / "commands.txt", _commands())
+    make_gallery()
 
 
 def _recipe_keys() -> str:

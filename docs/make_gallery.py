@@ -1,0 +1,77 @@
+"""Every picture of the reports of two short runs, for the gallery of the documentation.
+
+The site's build calls `make`; by hand it is ``python docs/make_gallery.py``.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).parent
+PICTURES = HERE / "_static" / "gallery"
+PAGE = HERE / "reference" / "generated" / "gallery.txt"
+
+# A classification with inputs from elsewhere and corrupted ones, and a regression.
+RUNS = {
+    "digits_mlp": ["--chains=4", "--warmup=60", "--draws=40", "--set=kernel.num_steps=12"],
+    "diabetes_mlp": ["--chains=4", "--warmup=80", "--draws=40", "--set=kernel.num_steps=12"],
+}
+
+
+def make() -> None:
+    """Run, take the pictures out of the reports, and write the page's text; once is enough."""
+    if PAGE.is_file():
+        return
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    PAGE.parent.mkdir(parents=True, exist_ok=True)
+    seen: dict[str, str] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for model, options in RUNS.items():
+            out = Path(folder) / model
+            command = [sys.executable, "-m", "pyro_bnn.infer", model, *options, "--out", str(out)]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            _take(model, (out / "report.html").read_text(encoding="utf-8"), seen)
+    PAGE.write_text("\n".join(seen.values()), encoding="utf-8")
+
+
+def _take(model: str, report: str, seen: dict[str, str]) -> None:
+    """Add the pictures of a report that are not there yet, by how their descriptions begin."""
+    section = ""
+    for heading, figure in re.findall(
+        r"<h2[^>]*>(.*?)</h2>|<figure[^>]*>(.*?)</figure>", report, re.S
+    ):
+        if heading:
+            section = _text(heading)
+            continue
+        image = re.search(r'<img[^>]*alt="([^"]*)"[^>]*>', figure)
+        data = re.search(r'src="data:image/svg\+xml;base64,([^"]+)"', figure)
+        if image is None or data is None:
+            continue
+        description = html.unescape(image[1])
+        kind = " ".join(re.sub(r"[\d.,:%]+", "", description).split()[:5])
+        if kind in seen:
+            continue
+        name = f"{model}-{len(seen):02d}.svg"
+        (PICTURES / name).write_bytes(base64.b64decode(data[1]))
+        caption = re.search(r"<figcaption[^>]*>(.*?)</figcaption>", figure, re.DOTALL)
+        words = _text(caption[1]) if caption else description
+        alt = description.replace("\n", " ")
+        seen[kind] = (
+            f"```{{figure}} _static/gallery/{name}\n:alt: {alt}\n\n"
+            f"{words} ({model}, section “{section}”)\n```\n"
+        )
+
+
+def _text(markup: str) -> str:
+    plain = html.unescape(re.sub(r"<[^>]+>", "", markup))
+    return re.sub(r"([*_`\\$])", r"\\\1", " ".join(plain.split()))
+
+
+if __name__ == "__main__":
+    make()
