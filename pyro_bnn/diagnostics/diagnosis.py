@@ -22,7 +22,7 @@ from pyro_bnn.diagnostics.importance import Importance, importance
 from pyro_bnn.diagnostics.loo import Loo, loo
 from pyro_bnn.diagnostics.members import MemberStacking, member_stacking
 from pyro_bnn.diagnostics.ood import GROUP as OOD
-from pyro_bnn.diagnostics.ood import OutOfDistribution, out_of_distribution
+from pyro_bnn.diagnostics.ood import OutOfDistribution, ood_problem, out_of_distribution
 from pyro_bnn.diagnostics.orbits import Orbits, orbits
 from pyro_bnn.diagnostics.prediction import Prediction, point_prediction, posterior_prediction
 from pyro_bnn.diagnostics.robustness import Robustness, robustness
@@ -49,6 +49,9 @@ class Diagnosis:
         Predictions on the test split; None if the trace has none.
     ood
         Detection of inputs from elsewhere, by split; empty if the trace has none.
+    ood_problem
+        Why inputs from elsewhere cannot be judged, in a sentence; empty if they can or there are
+        none.
     diversity, diversity_ood
         Distances of pairs of 64 draws as functions, on the test split and on inputs from
         elsewhere; None if the trace lacks the predictions.
@@ -76,6 +79,7 @@ class Diagnosis:
     posterior: Prediction | None
     point: Prediction | None
     ood: Mapping[str, OutOfDistribution]
+    ood_problem: str
     diversity: Diversity | None
     diversity_ood: Diversity | None
     robustness: Robustness | None
@@ -114,6 +118,7 @@ def diagnose(
     fewer = min(max_scalars, FINER_SCALARS)
     finer = {space: finer_convergence(trace, space, fewer, max_scalars, seed) for space in SPACES}
     posterior = posterior_prediction(trace)
+    problem = ood_problem(trace, posterior)
     return Diagnosis(
         convergence={space: found for space, found in spaces.items() if found is not None},
         null=convergence(trace, "null", max_scalars, seed),
@@ -121,8 +126,9 @@ def diagnose(
         posterior=posterior,
         point=point_prediction(trace),
         ood=out_of_distribution(trace, posterior),
+        ood_problem=problem,
         diversity=diversity(trace, "predictions", PAIRED_DRAWS),
-        diversity_ood=diversity(trace, OOD, PAIRED_DRAWS),
+        diversity_ood=None if problem else diversity(trace, OOD, PAIRED_DRAWS),
         robustness=robustness(trace),
         loo=loo(trace),
         importance=importance(trace),

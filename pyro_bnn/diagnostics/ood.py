@@ -76,21 +76,56 @@ def out_of_distribution(
     Returns
     -------
     dict
-        By split; empty if either is missing.
+        By split; empty if either is missing, or cannot be judged. Splits without inputs are left
+        out.
     """
+    if inside is None or ood_problem(trace, inside):
+        return {}
     outside = posterior_prediction(trace, GROUP)
-    if inside is None or outside is None:
+    if outside is None:
         return {}
     ours, theirs = uncertainties(inside), uncertainties(outside)
     shared = [name for name in ours if name in theirs]
     results = {}
     for name, rows in splits(trace, GROUP).items():
+        if rows.stop <= rows.start:
+            continue
         away = {score: theirs[score][rows] for score in shared}
         home = {score: ours[score] for score in shared}
         results[name] = OutOfDistribution(
             name, {score: detect(home[score], away[score]) for score in shared}, home, away
         )
     return results
+
+
+def ood_problem(trace: xr.DataTree, inside: Prediction | None) -> str:
+    """Say why inputs from elsewhere cannot be judged, in a sentence; empty if they can.
+
+    Parameters
+    ----------
+    trace
+        A trace.
+    inside
+        Predictions on the test split.
+    """
+    if GROUP not in trace.children or "mean" not in trace[GROUP] or inside is None:
+        return ""
+    mean = trace[GROUP]["mean"]
+    if mean.sizes.get("test", 0) == 0:
+        return "The split from elsewhere has no inputs: there is nothing to detect."
+    if inside.mean is None:
+        return "Inputs from elsewhere are predicted, but those of the test split are not."
+    if len(inside.mean) == 0:
+        return "The test split has no inputs to tell those from elsewhere from."
+    classes = inside.mean.shape[1:] if inside.likelihood == "categorical" else ()
+    if classes and mean.sizes.get("class", 1) < 2:
+        return "The predictions elsewhere have fewer than two classes: no uncertainty to judge by."
+    if classes and mean.sizes["class"] != classes[0]:
+        return (
+            f"The predictions elsewhere have {mean.sizes['class']} classes, those on the test split"
+            f" {classes[0]}: they are not of one model."
+        )
+    return ""
 
 
 def splits(trace: xr.DataTree, group: str) -> dict[str, slice]:

@@ -87,6 +87,19 @@ class Prediction:
             return f"A label is {odd:g}, but the predictions have {classes} classes."
         return ""
 
+    @property
+    def remark(self) -> str:
+        """Which classes the scores say nothing of, in a sentence; empty if all have labels."""
+        if not self.is_classification or self.mean is None or self.y is None or self.problem:
+            return ""
+        classes, seen = self.mean.shape[1], len(np.unique(self.y))
+        if seen == classes:
+            return ""
+        return (
+            f"The predictions have {classes} classes, of which the labels hold {seen}: the scores"
+            " say nothing of the others."
+        )
+
     def scores(self) -> dict[str, float]:
         """Compute the scores that the likelihood and the stored groups allow.
 

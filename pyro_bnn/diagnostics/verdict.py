@@ -246,6 +246,10 @@ def _sampler(found: Diagnosis) -> list[Verdict]:
     if found.posterior is not None and found.posterior.problem:
         text = f"{found.posterior.problem} Scores that need the labels are left out."
         results.append(Verdict("poor", "Labels", text))
+    if found.posterior is not None and found.posterior.remark:
+        results.append(Verdict("unknown", "Labels", found.posterior.remark))
+    if found.ood_problem:
+        results.append(Verdict("unknown", "Inputs from elsewhere", found.ood_problem))
     return results
 
 

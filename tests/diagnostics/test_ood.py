@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from pyro_bnn.diagnostics.ood import detect, out_of_distribution
+from pyro_bnn.diagnostics import diagnose
+from pyro_bnn.diagnostics.ood import detect, ood_problem, out_of_distribution
 from pyro_bnn.diagnostics.prediction import posterior_prediction
+from pyro_bnn.diagnostics.verdict import verdicts
 
 
 def test_detection_equals_plain_loops() -> None:
@@ -75,3 +77,28 @@ def test_sizes_that_do_not_fit_make_one_split(trace: xr.DataTree) -> None:
     group.attrs["splits"] = json.dumps({"a": 1, "b": 2})
     odd["predictions_ood"] = xr.DataTree(group)
     assert list(out_of_distribution(odd, posterior_prediction(odd))) == ["ood"]
+
+
+def test_what_cannot_be_judged_is_said(trace: xr.DataTree) -> None:
+    inside = posterior_prediction(trace)
+    group = trace["predictions_ood"].to_dataset()
+    cases = {
+        "has no inputs": group.isel(test=slice(0, 0)),
+        "fewer than two classes": group.isel({"class": slice(0, 1)}),
+        "2 classes, those on the test split 3": group.isel({"class": slice(0, 2)}),
+    }
+    assert ood_problem(trace, inside) == ""
+    for words, changed in cases.items():
+        broken = trace.copy()
+        broken["predictions_ood"] = xr.DataTree(changed)
+        assert words in ood_problem(broken, inside)
+        assert out_of_distribution(broken, inside) == {}
+        found = diagnose(broken, max_scalars=5)
+        assert words in " ".join(verdict.text for verdict in verdicts(found))
+        assert found.diversity_ood is None
+
+
+def test_a_split_without_inputs_leaves_the_others(trace: xr.DataTree) -> None:
+    some = trace.copy()
+    some["predictions_ood"].attrs["splits"] = '{"none": 0, "letters": 40}'
+    assert list(out_of_distribution(some, posterior_prediction(some))) == ["letters"]

@@ -174,3 +174,13 @@ def test_a_point_estimate_of_nan_is_said_and_not_judged(trace) -> None:
     found = point_prediction(broken)
     assert found.problem == "The predictions hold NaN."
     assert set(found.scores()) == {"nll"}
+
+
+def test_classes_without_labels_are_said(make_trace) -> None:
+    trace = make_trace(classes=4, draws=10)
+    y = trace["predictions_constant_data"]["y"]
+    assert posterior_prediction(trace).remark == ""
+    y[:] = np.minimum(y.to_numpy(), 1)
+    found = posterior_prediction(trace)
+    assert "4 classes, of which the labels hold 2" in found.remark
+    assert "accuracy" in found.scores()

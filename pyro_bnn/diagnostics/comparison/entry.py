@@ -98,8 +98,7 @@ def entry(
         notes.append(f"{name}: the trace holds no predictions.")
     else:
         _predictive(trace, prediction, resamples, rng, values, intervals)
-        if prediction.problem:
-            notes.append(f"{name}: {prediction.problem}")
+        notes += [f"{name}: {words}" for words in (prediction.problem, prediction.remark) if words]
     _convergence(trace, resamples, rng, values, intervals)
     left_out = loo(trace)
     if left_out is not None:
