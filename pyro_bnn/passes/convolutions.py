@@ -108,6 +108,8 @@ def _read(node: Node, count: int, batched: set[Node]) -> _Call | None:
     assert isinstance(x, Node)
     assert isinstance(w, Node)
     assert isinstance(groups, int)
+    if w.meta["val"].dtype not in (torch.float32, torch.float64):
+        return None
     if len(shape(w)) != 4 or len(stride) != 2 or transposed or wanted[2]:  # type: ignore[arg-type]
         return None
     shared = groups == 1 and x not in batched and not wanted[0]

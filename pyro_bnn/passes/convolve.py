@@ -39,6 +39,11 @@ class _Geometry(NamedTuple):
         for first in range(0, self.out[0], rows):
             yield first, min(first + rows, self.out[0])
 
+    def columns(self, band: tuple[int, int], data: int) -> slice:
+        """Return the place of a band's rows among the pixels and data of the result."""
+        row = self.out[1] * data
+        return slice(band[0] * row, band[1] * row)
+
     def add_up(self, unfolded: Tensor, padded: Tensor, band: tuple[int, int]) -> None:
         """Add patches ``(channel * taps, pixel * data)`` to the images they were taken from."""
         rows = band[1] - band[0]
@@ -51,9 +56,11 @@ class _Geometry(NamedTuple):
             left = column * self.dilation[1]
             under = padded[:, :, left : left + width : self.stride[1]]
             part = patches[:, :, column]
-            if rows == 1:
+            if rows <= self.kernel[0]:
                 # The rows of a filter lie on as many rows of the image: one call adds them all.
-                under[:, top : top + height : down].add_(part.squeeze(2))
+                for row in range(rows):
+                    first = top + row * self.stride[0]
+                    under[:, first : first + height : down].add_(part[:, :, row])
                 continue
             span = self.stride[0] * (rows - 1) + 1
             for row in range(self.kernel[0]):
@@ -97,26 +104,26 @@ def _geometry(
 def _convolve(
     x: Tensor, w: Tensor, stride: list[int], padding: list[int], dilation: list[int], groups: int
 ) -> Tensor:
-    """Convolve ``x (chain or 1, data, channel, height, width)`` with each chain's filters."""
+    """Convolve ``x (chain, data, channel, height, width)`` with each chain's filters.
+
+    Where all chains share one image, `x` has one chain and `groups` is one.
+    """
     if x.shape[0] == groups == 1 < w.shape[0]:
         # All chains look at the same images: their filters are those of one large chain.
         whole = _convolve(x, w.reshape(1, -1, *w.shape[2:]), stride, padding, dilation, groups)
-        return whole.unflatten(2, w.shape[:2])[0].transpose(0, 1)
+        split: Tensor = whole.unflatten(2, w.shape[:2])[0]
+        return split.transpose(0, 1)
     chains, units, channels, *_ = w.shape
     geometry = _geometry(_pair(x), _pair(w), stride, padding, dilation, groups)
     result = _empty(x, chains, units, geometry.out)
-    padded = _padded(x, padding)
-    filters = w.reshape(chains, groups, units // groups, -1)
     data = x.shape[1]
-    for image, which in _images(padded, chains):
+    filters = w.reshape(chains * groups, units // groups, -1).unbind()
+    places = result.view(chains * groups, units // groups, -1).unbind()
+    images = _by_group(_padded(x, padding), groups)
+    for filter_, image, place in zip(filters, images, places, strict=True):
         for band in geometry.bands(channels, data):
-            for group in range(groups):
-                part = image[group * channels : (group + 1) * channels]
-                unfolded = geometry.patches(part, band)
-                rows = slice(group * (units // groups), (group + 1) * (units // groups))
-                for chain in which:
-                    place = result[chain, rows, band[0] : band[1]].reshape(units // groups, -1)
-                    torch.mm(filters[chain, group], unfolded, out=place)
+            unfolded = geometry.patches(image, band)
+            torch.mm(filter_, unfolded, out=place[:, geometry.columns(band, data)])
     return result.permute(0, 4, 1, 2, 3)
 
 
@@ -138,24 +145,21 @@ def _convolve_weights(
         one = _convolve_weights(whole, x, kernel, stride, padding, dilation, groups)
         return one.view(chains, units, channels, height, width)
     geometry = _geometry(_pair(x), (height, width), stride, padding, dilation, groups)
-    result = x.new_zeros(chains, groups, units // groups, channels * height * width)
-    flips = units // groups >= _MANY_UNITS
-    if flips:
-        result = result.transpose(2, 3).contiguous().transpose(2, 3)
-    padded = _padded(x, padding)
-    above = _data_last(gradient)
-    for image, which in _images(padded, chains):
+    each, taps = units // groups, channels * height * width
+    flips = each >= _MANY_UNITS
+    result = x.new_zeros(chains * groups, *((taps, each) if flips else (each, taps)))
+    slopes = _data_last(gradient).view(chains * groups, each, -1).unbind()
+    images = _by_group(_padded(x, padding), groups)
+    for total, image, slope in zip(result.unbind(), images, slopes, strict=True):
         for band in geometry.bands(channels, data):
-            for group in range(groups):
-                part = image[group * channels : (group + 1) * channels]
-                unfolded = geometry.patches(part, band)
-                rows = slice(group * (units // groups), (group + 1) * (units // groups))
-                for chain in which:
-                    slope = above[chain, rows, band[0] : band[1]].reshape(units // groups, -1)
-                    if flips:
-                        result[chain, group].T.addmm_(unfolded, slope.T)
-                    else:
-                        result[chain, group].addmm_(slope, unfolded.T)
+            unfolded = geometry.patches(image, band)
+            part = slope[:, geometry.columns(band, data)]
+            if flips:
+                total.addmm_(unfolded, part.T)
+            else:
+                total.addmm_(part, unfolded.T)
+    if flips:
+        result = result.transpose(1, 2)
     return result.reshape(chains, units, channels, height, width)
 
 
@@ -175,15 +179,12 @@ def _convolve_inputs(
     geometry = _geometry((height, width), _pair(w), stride, padding, dilation, groups)
     large = (height + 2 * padding[0], width + 2 * padding[1])
     padded = gradient.new_zeros(chains, groups * channels, *large, data)
-    filters = w.reshape(chains, groups, units // groups, -1).transpose(2, 3)
-    above = _data_last(gradient)
-    for chain in range(chains):
+    filters = w.reshape(chains * groups, units // groups, -1).transpose(1, 2).unbind()
+    slopes = _data_last(gradient).view(chains * groups, units // groups, -1).unbind()
+    targets = _by_group(padded, groups)
+    for filter_, target, slope in zip(filters, targets, slopes, strict=True):
         for band in geometry.bands(channels, data):
-            for group in range(groups):
-                rows = slice(group * (units // groups), (group + 1) * (units // groups))
-                slope = above[chain, rows, band[0] : band[1]].reshape(units // groups, -1)
-                part = padded[chain, group * channels : (group + 1) * channels]
-                geometry.add_up(filters[chain, group] @ slope, part, band)
+            geometry.add_up(filter_ @ slope[:, geometry.columns(band, data)], target, band)
     inner = padded[
         :, :, padding[0] : padding[0] + height, padding[1] : padding[1] + width
     ].contiguous()
@@ -194,13 +195,10 @@ def _pair(images: Tensor) -> tuple[int, int]:
     return images.shape[-2], images.shape[-1]
 
 
-def _images(padded: Tensor, chains: int) -> Iterator[tuple[Tensor, range]]:
-    """Go through the images and the chains that look at them: all of them where all share one."""
-    if padded.shape[0] < chains:
-        yield padded[0], range(chains)
-    else:
-        for chain in range(chains):
-            yield padded[chain], range(chain, chain + 1)
+def _by_group(images: Tensor, groups: int) -> tuple[Tensor, ...]:
+    """Split ``(chain, channel, height, width, data)`` into the images of each chain and group."""
+    chains, channels, *rest = images.shape
+    return images.view(chains * groups, channels // groups, *rest).unbind()
 
 
 def _data_last(images: Tensor) -> Tensor:
