@@ -15,6 +15,7 @@ from pyro_bnn.infer import HMC, MCMC, SGHMC, SGLD
 from pyro_bnn.infer.adaptation.mass_matrix import PooledVariance
 from pyro_bnn.infer.adaptation.warmup import Warmup
 from pyro_bnn.infer.cli.app import infer
+from pyro_bnn.infer.cli.telling import told_in_a_sentence
 from pyro_bnn.infer.dead_chains import DeadChains
 from pyro_bnn.infer.kernels.hamiltonian import Info
 from pyro_bnn.infer.settings import SGLDSettings
@@ -154,6 +155,24 @@ def test_the_command_leaves_dead_chains_out_and_says_so(tmp_path, monkeypatch, c
         # Nothing is dropped from the trace itself.
         assert trace["posterior"].sizes["chain"] == 4
         assert bool(trace["posterior"]["weight"].notnull().all())
+
+
+@pytest.mark.parametrize(
+    ("sentence", "told"),
+    [
+        ("MCMC: every chain is dead", "pyro-bnn: MCMC: every chain is dead"),
+        ("ChEES has no option", "pyro-bnn: ChEES has no option"),
+        ("The run holds nothing", "pyro-bnn: the run holds nothing"),
+        ("A run holds nothing", "pyro-bnn: a run holds nothing"),
+    ],
+)
+def test_the_command_tells_an_error_after_its_own_name(capsys, sentence, told):
+    def fail():
+        raise UserError(sentence)
+
+    with pytest.raises(SystemExit):
+        told_in_a_sentence(fail)
+    assert capsys.readouterr().err == f"{told}\n"
 
 
 # What is pooled
