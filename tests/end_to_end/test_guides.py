@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
+from pyro.distributions.transforms import affine_coupling, iterated
+from pyro.infer import SVI, Trace_ELBO
+from pyro.infer.autoguide import AutoIAFNormal, AutoNormalizingFlow
 from torch import nn
 
-from pyro_bnn.trace import open_trace
+from pyro_bnn.diagnostics import write_report
+from pyro_bnn.trace import from_pyro, open_trace
 
 SHORT = [
     "--set=guide.epochs=5",
@@ -82,3 +89,44 @@ def test_members_that_fail_are_told(command, script, tmp_path):
         *("--set=guide.fail_above=-1000.0", "--set=guide.retries=0", "--no-report"),
     )
     outcome.assert_refused("all 3 members failed to converge", "above -1000")
+
+
+def small(x, y=None):
+    """Regress on two weights and a positive deviation."""
+    w = pyro.sample("w", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+    deviation = pyro.sample("deviation", dist.HalfNormal(torch.ones(())))
+    with pyro.plate("data", len(x)):
+        return pyro.sample("y", dist.Normal(x @ w, deviation), obs=y)
+
+
+FLOWS = {
+    "inverse autoregressive": lambda: AutoIAFNormal(small, hidden_dim=[8]),
+    "affine coupling": lambda: AutoNormalizingFlow(
+        small, partial(iterated, 2, affine_coupling, hidden_dims=[8])
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "flow",
+    ["inverse autoregressive", pytest.param("affine coupling", marks=pytest.mark.slow)],
+)
+def test_pyros_own_flows_become_a_trace_and_a_report(flow, tmp_path):
+    """After some steps they are far narrower than the prior, and near the exact mean."""
+    pyro.clear_param_store()
+    pyro.set_rng_seed(0)
+    x = torch.randn(60, 2)
+    y = x @ torch.tensor([1.0, -1.0]) + 0.5 * torch.randn(60)
+    guide = FLOWS[flow]()
+    svi = SVI(small, guide, pyro.optim.Adam({"lr": 0.02}), Trace_ELBO())
+    losses = [svi.step(x, y) for _ in range(300)]
+    assert sum(losses[-20:]) < sum(losses[:20])
+    trace = from_pyro(guide, model=small, model_args=(x, y), num_samples=400)
+    weights = torch.from_numpy(trace["posterior"]["w"].to_numpy())[0]
+    assert weights.shape == (400, 2)
+    # Of the posterior whose deviation is known; its own standard deviations are 0.06.
+    exact = torch.linalg.solve(x.T @ x / 0.25 + torch.eye(2), x.T @ y / 0.25)
+    assert ((weights.mean(0) - exact).abs() < 0.3).all()
+    assert (weights.std(0) < 0.5).all()
+    write_report(trace, tmp_path / "report.html")
+    assert (tmp_path / "report.html").stat().st_size > 10_000

@@ -255,11 +255,20 @@ class Guide(ABC):
         Raises
         ------
         UserError
-            If the tensors differ in their number of members.
+            If the tensors differ in their number of members, or are of another number of weights
+            than the model's.
         """
         counts = {name: len(value) for name, value in state.items()}
         if len(set(counts.values())) != 1:
             raise UserError(f"the state has differing numbers of members: {counts}")
+        for name in ("position", "loc", "mean"):
+            if self._density is not None and name in state:
+                given, dim = state[name].shape[1], self._density.dim
+                if given != dim:
+                    raise UserError(
+                        f"the state covers {given} weights, the model's sites have {dim}: it is "
+                        "that of another model"
+                    )
         self._state = {name: value.detach().clone() for name, value in state.items()}
         self.members = list(range(next(iter(counts.values()))))
 

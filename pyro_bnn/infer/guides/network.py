@@ -68,8 +68,13 @@ def find_network(density: LogDensity) -> Network:
         call for call in calls if set(sites_of(call[0], density).values()) == set(density.sites)
     ]
     if not whole:
+        covered = max(
+            (set(sites_of(call[0], density).values()) for call in calls), key=len, default=set()
+        )
+        left = next(name for name in density.sites if name not in covered)
         raise UserError(
-            "no module of the model has all latent sites as its parameters: lift() one network, or "
+            "no module of the model has all latent sites as its parameters, "
+            f"site '{left}' is not covered: lift() one network, or "
             "take Laplace(structure='hessian'), which needs none"
         )
     module, inputs, output = whole[-1]

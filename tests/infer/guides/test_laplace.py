@@ -133,7 +133,9 @@ def test_the_marginal_likelihood_chooses_the_prior(net):
 
 
 def test_what_laplace_torch_cannot_take_is_told(line, net):
-    with pytest.raises(UserError, match=r"no module of the model .*structure='hessian'"):
+    with pytest.raises(
+        UserError, match=r"no module of the model .* site 'w' is not covered: .*structure='hessian'"
+    ):
         Laplace(line.density, SHORT).fit(seed=0)
 
     def counts(x, y=None):

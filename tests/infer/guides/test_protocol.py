@@ -206,3 +206,5 @@ def test_what_is_not_fitted_says_so(net):
         PointEstimate(net.density).sample_posterior(0)
     with pytest.raises(UserError, match="differing numbers of members"):
         PointEstimate(net.density).load_state_dict({"a": torch.ones(1), "b": torch.ones(2)})
+    with pytest.raises(UserError, match="covers 3 weights, the model's sites have 26"):
+        PointEstimate(net.density).load_state_dict({"position": torch.ones(1, 3)})
