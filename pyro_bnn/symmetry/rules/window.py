@@ -131,7 +131,9 @@ def pad(analysis: Analysis, call: Call) -> Result:
     """Put zeros, or copies, around an axis."""
     value = operand(analysis, call.args[0])
     widths = list(call.args[1])
-    constant = call.name == "aten.constant_pad_nd" or call.get(2, "mode", "") == "constant"
+    constant = call.name == "aten.constant_pad_nd" or (
+        call.name == "aten.pad" and call.get(2, "mode", "constant") == "constant"
+    )
     fill = call.get(3 if call.name == "aten.pad" else 2, "value", 0) if constant else 0
     if fill:
         return None
