@@ -43,7 +43,7 @@ DECAYS = (0.0, 2e-5, 2e-4, 2e-3)
 
 
 class Size(NamedTuple):
-    """Members of the large ensemble and of each small one, epochs, members at once."""
+    """Members of the large ensemble and of each small one, epochs, members at once, rows."""
 
     members: int
     sweep: int
@@ -51,9 +51,11 @@ class Size(NamedTuple):
     more: int
     block: int
     rows: int
+    schedule: str
 
 
-QUICK, PAPER = Size(40, 8, 10, 20, 4, 0), Size(1000, 100, 10, 40, 4, 0)
+QUICK = Size(40, 8, 10, 20, 4, 0, "one-cycle")
+PAPER = Size(1000, 100, 10, 40, 4, 0, "one-cycle")
 
 
 def job(size: Size, decay: float, epochs: int, seed: int) -> Job:
@@ -64,7 +66,7 @@ def job(size: Size, decay: float, epochs: int, seed: int) -> Job:
         optimiser="sgd",
         learning_rate=0.1,
         momentum=0.9,
-        schedule="cosine",
+        schedule=size.schedule,
     )
     return Job("optunet_mnist", decay, training, size.block, seed, size.rows)
 
