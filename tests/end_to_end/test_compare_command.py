@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 from pyro_bnn.trace import open_trace
 
 ELSEWHERE = (
     'Split(x[20:], y[20:]), name="a sine")',
-    'Split(x[20:], y[20:]), {"far": Split(x[:4] + 9, y[:4]), "near": Split(x[:3], y[:3])})',
+    'Split(x[20:], y[20:]), {"far": Split(x[:4] + 9, y[:4]), "near": Split(x[:3], y[:3])},'
+    ' corruptions={"shift": lambda x, severity, generator: x + severity})',
 )
 
 
@@ -30,8 +32,22 @@ def test_splits_from_elsewhere_are_predicted_and_runs_compared(runs, command, tm
         assert dict(group.sizes) == {"chain": 3, "draw": 12, "test": 7}
         assert list(group.data_vars) == ["mean"]
         assert json.loads(group.attrs["splits"]) == {"far": 4, "near": 3}
+        rows = trace["log_likelihood"]
+        assert dict(rows.sizes) == {"chain": 3, "draw": 12, "train": 20}
+        assert rows["train"].to_numpy().tolist() == list(range(20))
+        corrupted = trace["predictions_corrupted"]
+        assert dict(corrupted.sizes) == {"corruption": 1, "severity": 5, "test": 10}
+        loss = -corrupted["log_predictive"].mean("test").to_numpy()[0]
+        assert loss[4] > loss[0]
+        line = trace["mode_line"]
+        assert line["space"].to_numpy().tolist() == ["weight", "canonical"]
+        # Both lines join the same two functions.
+        ends = line["loss"].isel(at=[0, -1]).to_numpy()
+        np.testing.assert_allclose(ends[0], ends[1], rtol=1e-4)
     summary = json.loads((runs[0] / "summary.json").read_text())
     assert 0 <= summary["ood.auroc"] <= 1
+    assert summary["loo.rows"] == 20
+    assert summary["corrupted.rmse"] > 0
 
     printed = command("compare", *runs, "--reference", runs[1])
     assert printed.code == 0, printed.err
