@@ -123,7 +123,7 @@ def draw_scatter(axes: Axes, rows: list[dict[str, Any]]) -> None:
     """Mass against its minimum."""
     minimum, total = column(rows, "minimum"), column(rows, "mass")
     axes.plot(minimum, total, "o", ms=3, alpha=0.5, color=BLUE, mec="none")
-    ends = [minimum.min(), total.max()]
+    ends = [minimum.min(), minimum.max()]
     axes.plot(ends, ends, "--", lw=1, color=MUTED)
     axes.set(xlabel="least mass of the orbit", ylabel="mass at the end of training")
     axes.set_title("on the line: at the minimum")
@@ -148,8 +148,9 @@ def draw_sweep(axes: Axes, small: dict[tuple[float, int], list[dict[str, Any]]])
         x = np.arange(len(DECAYS)) + 0.08 * shift
         ends = np.stack([middle - low, high - middle])
         axes.errorbar(x, middle, ends, fmt="o-", ms=4, color=colour, label=f"{count} epochs")
-    axes.set(xlabel="weight decay", ylabel="median excess, %", yscale="log")
+    axes.set(xlabel="weight decay", ylabel="median excess, %")
     axes.set_xticks(range(len(DECAYS)), [f"{decay:g}" for decay in DECAYS])
+    axes.set_ylim(bottom=0)
     axes.legend(frameon=False)
 
 

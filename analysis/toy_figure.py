@@ -4,7 +4,7 @@ Run: python analysis/toy_figure.py [--quick | --paper] [--out FOLDER]
 
 A 2-2-1 ReLU network separates two blobs; each of many trainings is one point, its two weights into
 the output. Scales are removed as in the study's figure (incoming weights of norm 3), then the two
-units are sorted by those weights. The number of effective modes is read off a histogram.
+units are sorted by those weights. How far the points are spread is read off a histogram.
 """
 
 from __future__ import annotations
