@@ -22,6 +22,7 @@ import time
 from pathlib import Path
 
 import torch
+import xarray as xr
 from torch import nn
 
 MEBI = 2**20
@@ -58,8 +59,8 @@ def data_now() -> int:
     raise OSError("/proc/self/status does not tell VmData")
 
 
-def work(folder: Path, width: int, ceiling: int) -> None:
-    """Divide, diagnose and compare under the ceiling."""
+def work(folder: Path, width: int, ceiling: int, *, compare: bool) -> None:
+    """Divide, diagnose and, if wanted, compare two halves, under the ceiling."""
     torch.set_num_threads(1)
     from pyro_bnn.diagnostics import diagnose, posterior_quality, summarize
     from pyro_bnn.symmetry import Quotient, discover
@@ -93,25 +94,20 @@ def work(folder: Path, width: int, ceiling: int) -> None:
     with open_trace(folder) as trace:
         summary = summarize(trace, diagnose(trace))
     stage("diagnostics", begun)
-    begun = now()
-    half = len(collection) // 2
-    trees = [
-        part.datatree(None)
-        for part in (
-            collection.select(collection.names[:half]),
-            collection.select(collection.names[half:]),
-        )
-    ]
-    for tree in trees:
-        for name in [name for name in tree.children if name != "posterior"]:
-            del tree[name]
-    quality = posterior_quality(*trees, permutations=50, resamples=50, by_layer=False)
-    stage("MMD", begun)
+    if compare:
+        begun = now()
+        half = len(collection) // 2
+        halves = collection.names[:half], collection.names[half:]
+        trees = [
+            xr.DataTree.from_dict({"posterior": collection.select(names).dataset(None)})
+            for names in halves
+        ]
+        posterior_quality(*trees, permutations=50, resamples=50, by_layer=False)
+        stage("MMD", begun)
     size = len(collection) * collection.member_bytes / 2**30
     print(
         f"{len(collection)} members, {collection.member_bytes // 4:,} weights, {size:.2f} GiB, "
-        f"within a {told}; {len(canonical)} canonical, {summary['chains']} chains judged, "
-        f"MMD {quality.weights[-1].mmd.value:.2e}"
+        f"within a {told}; {len(canonical)} canonical, {summary['chains']} chains judged"
     )
 
 
@@ -123,12 +119,13 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=1_378, help="1,378: 2.0 million weights")
     parser.add_argument("--ceiling", type=int, default=768, help="MiB beyond the imports")
     parser.add_argument("--folder", type=Path, help="a new temporary one by default")
+    parser.add_argument("--no-mmd", action="store_true", help="do not compare two halves")
     parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.quick:
         given.members, given.width, given.ceiling = 40, 376, 768
     if given.work:
-        work(given.folder, given.width, given.ceiling)
+        work(given.folder, given.width, given.ceiling, compare=not given.no_mmd)
         return
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.folder or Path(temporary)
@@ -137,6 +134,7 @@ def main() -> None:
         print(f"write        {time.perf_counter() - started:7.1f} s", flush=True)
         command = [sys.executable, __file__, "--work", "--folder", str(folder)]
         command += ["--width", str(given.width), "--ceiling", str(given.ceiling)]
+        command += ["--no-mmd"] if given.no_mmd else []
         subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 

@@ -18,7 +18,7 @@ from pyro_bnn.infer.cli.blocks import run_block
 from pyro_bnn.infer.distributed import Scheduler
 
 SHORT = {"chains": 2, "draws": 60, "block": 1, "segment_draws": 10}
-LONG = {"chains": 6, "draws": 1_000, "block": 1, "segment_draws": 50}
+LONG = {"chains": 6, "draws": 600, "warmup": 150, "block": 2, "segment_draws": 50}
 
 
 def test_without_a_cluster_tasks_follow_one_another():
