@@ -41,6 +41,61 @@ def test_what_cannot_be_is_refused():
         pass
 
 
+class Client:
+    """Stands for Dask's, with tasks that end as told."""
+
+    def __init__(self, *ends):
+        self.ends = list(ends)
+        self.resources = []
+        self.cancelled = []
+
+    def submit(self, call, function, task, key, resources):
+        self.resources.append(resources)
+        return Future(self.ends[task])
+
+    def cancel(self, futures):
+        self.cancelled += futures
+
+
+class Future:
+    def __init__(self, end):
+        self.end = end
+        self.status = {"waits": "pending", "fails": "error"}.get(end, "finished")
+
+    def done(self):
+        return self.status != "pending"
+
+    def result(self, timeout):
+        if self.end == "fails":
+            raise UserError("the model cannot be sampled")
+        if self.end == "waits":
+            raise TimeoutError
+        return self.end
+
+    def release(self):
+        pass
+
+
+def with_client(client, device="cpu"):
+    scheduler = Scheduler("an address").for_device(device)
+    scheduler._client = client
+    return scheduler
+
+
+@pytest.mark.parametrize(("device", "resources"), [("cuda:0", {"GPU": 1}), ("cpu", None)])
+def test_a_task_takes_a_gpu_by_its_tag(device, resources):
+    client = Client("a", "b")
+    assert list(with_client(client, device).map(str, [0, 1])) == ["a", "b"]
+    assert client.resources == [resources] * 2
+
+
+def test_the_failure_of_a_later_task_is_told_at_once_and_the_others_are_given_up():
+    client = Client("waits", "fails", "waits")
+    with pytest.raises(UserError, match="cannot be sampled"):
+        list(with_client(client).map(str, [0, 1, 2]))
+    assert [future.end for future in client.cancelled] == ["waits", "waits"]
+
+
 def run_block_and_die(task):
     """Run a block, but the first time kill this worker when some of its draws are saved."""
     folder = Path(task.run) / "blocks" / f"{task.block.index:06d}"
