@@ -1,0 +1,83 @@
+"""What a person meets first: help that fits, with an example; completion; logs without codes."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import pytest
+import typer.main
+from typer.testing import CliRunner
+
+from pyro_bnn.errors import UserError
+from pyro_bnn.infer.cli.app import app
+from pyro_bnn.infer.cli.telling import console, told_in_a_sentence
+
+COMMANDS = sorted(typer.main.get_command(app).commands)
+
+
+@pytest.mark.parametrize("name", ["", *COMMANDS])
+def test_help_fits_80_columns_and_has_an_example(name):
+    shown = CliRunner().invoke(app, [name, "--help"] if name else ["--help"], env={"COLUMNS": "80"})
+    assert shown.exit_code == 0
+    assert max(map(len, shown.output.splitlines())) <= 80
+    assert "\x1b[" not in shown.output
+    if name:
+        assert f"Example: pyro-bnn {name}" in " ".join(shown.output.split())
+    else:
+        assert all(command in shown.output for command in COMMANDS)
+
+
+def test_shells_can_complete_the_commands():
+    shown = CliRunner().invoke(app, ["--help"])
+    assert "--install-completion" in shown.output
+    found = CliRunner().invoke(
+        app,
+        [],
+        prog_name="pyro-bnn",
+        env={
+            "_PYRO_BNN_COMPLETE": "complete_bash",
+            "COMP_WORDS": "pyro-bnn qu",
+            "COMP_CWORD": "1",
+        },
+    )
+    assert found.output.split() == ["quotient"]
+
+
+def test_a_log_has_no_codes_even_where_colours_are_forced(monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    screen = console()
+    screen.print("[bold]words[/bold] 12 'text' /a/path")
+    assert sys.stdout.getvalue() == "words 12 'text' /a/path\n"
+    assert screen.width == 80
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (UserError("Site 'w' is odd: mend it\nand a table"), "pyro-bnn: site 'w' is odd: mend it"),
+        (PermissionError(13, "Permission denied", "x.nc"), "x.nc cannot be read or written"),
+        (RuntimeError("NetCDF: HDF error"), "a trace cannot be read (NetCDF: HDF error)"),
+        (MemoryError(), "memory ran out"),
+    ],
+)
+def test_what_is_wrong_outside_ends_in_one_line(capsys, error, expected):
+    def fail():
+        raise error
+
+    with pytest.raises(SystemExit) as ended:
+        told_in_a_sentence(fail)
+    told = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert told.startswith("pyro-bnn: ")
+    assert expected in told
+    assert told.count("\n") == 1
+
+
+def test_what_is_wrong_inside_keeps_its_traceback():
+    def fail():
+        raise RuntimeError("a defect")
+
+    with pytest.raises(RuntimeError, match="a defect"):
+        told_in_a_sentence(fail)
