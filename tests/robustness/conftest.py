@@ -50,6 +50,7 @@ BRIEF = [
     "--set=kernel.num_steps=3",
     "--set=run.segment_draws=4",
     "--set=run.threads=1",
+    "--set=quotient.enabled=false",
     "--no-report",
 ]
 
@@ -207,6 +208,16 @@ def finished(whole, tmp_path):
     """Copy that directory, to be damaged."""
     shutil.copytree(whole, tmp_path / "run")
     return tmp_path / "run"
+
+
+@pytest.fixture(scope="session")
+def divided(host, whole, tmp_path_factory):
+    """Divide a copy of that run by its symmetries; its directory is not to be changed."""
+    out = tmp_path_factory.mktemp("divided") / "run"
+    shutil.copytree(whole, out)
+    code, started = host.run("quotient", out)
+    assert code == 0, started.text
+    return out
 
 
 @pytest.fixture(scope="session")

@@ -55,16 +55,14 @@ def test_a_flipped_bit_of_a_trace(host, finished):
 
 
 @pytest.mark.parametrize("name", ["segments/000002.nc", "state.safetensors", "trace.nc"])
-def test_lost_ends(host, finished, name):
+def test_lost_ends(finished, name):
     path = finished / name
+    path.write_bytes(path.read_bytes()[: random.randrange(path.stat().st_size - 100)])
     if name != "trace.nc":
         (finished / "trace.nc").unlink()
-    path.write_bytes(path.read_bytes()[: random.randrange(path.stat().st_size - 100)])
-    resume = ["infer", "--resume", "--no-report", "--out", finished]
-    command = ["report", finished] if name == "trace.nc" else resume
-    code, started = host.run(*command)
-    assert code == 2, started.text
-    started.assert_one_sentence(path)
+    read = load_state if path.suffix == ".safetensors" else open_trace
+    with pytest.raises(UserError, match=path.name):
+        read(path if path.suffix == ".safetensors" else finished)
 
 
 def test_a_trace_of_another_origin_needs_no_seal(finished):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 
 import netCDF4
@@ -40,14 +41,15 @@ VALUES = (
     | st.lists(NUMBERS, min_size=2, max_size=4).map(np.array)
     | st.recursive(NUMBERS | st.none(), st.lists, max_leaves=4).map(json.dumps)
 )
-fuzzed = settings(settings.get_profile("robustness"), max_examples=25)
+EXAMPLES = max(8, int(os.environ.get("PYRO_BNN_FUZZ", "0")) // 10)
+fuzzed = settings(settings.get_profile("robustness"), max_examples=EXAMPLES)
 
 
 @pytest.fixture(scope="module")
-def trace(whole, tmp_path_factory):
+def trace(divided, tmp_path_factory):
     """Name a file to write odd attributes into, and the sound one to copy."""
     path = tmp_path_factory.mktemp("odd") / "trace.nc"
-    return path, whole / "trace.nc"
+    return path, divided / "trace.nc"
 
 
 @fuzzed

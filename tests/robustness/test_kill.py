@@ -1,12 +1,13 @@
 """``kill -9`` at random moments of whole runs, then resumption: the same draws, bit for bit.
 
-``PYRO_BNN_KILLS`` is the number of kills of each test; 200 make the campaign.
+``PYRO_BNN_KILLS`` is the number of runs that each test kills; 200 make the campaign.
 """
 
 from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -15,12 +16,16 @@ import pytest
 
 from pyro_bnn.trace import check_trace
 
+# The default run has tests/end_to_end/test_kill.py, which kills within sampling.
+pytestmark = pytest.mark.slow
+
 ENSEMBLE = [
     "--recipe=map.toml",
     "--chains=4",
     "--draws=1",
     "--set=guide.epochs=30",
     "--set=run.threads=1",
+    "--set=quotient.enabled=false",
     "--no-report",
 ]
 KILLS = int(os.environ.get("PYRO_BNN_KILLS", "3"))
@@ -61,7 +66,9 @@ def test_runs_that_are_killed_go_on(host, brief, model, groups, assert_same, tmp
     assert survived > 0
 
 
-def test_a_quotient_that_is_killed_leaves_the_trace(host, finished, groups, assert_same):
+def test_a_quotient_that_is_killed_leaves_the_trace(host, divided, groups, assert_same, tmp_path):
+    finished = tmp_path / "run"
+    shutil.copytree(divided, finished)
     before = groups(finished)
     again = ["quotient", finished, "--permutation=align"]
     seconds, moments = longest(host, *again), random.Random()

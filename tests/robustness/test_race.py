@@ -8,6 +8,7 @@ import time
 
 import pyro
 import pyro.distributions as dist
+import pytest
 import torch
 
 from pyro_bnn.infer import HMC, MCMC
@@ -32,6 +33,7 @@ def test_the_second_run_is_told_who_has_the_directory(
     assert not (out / ".lock").exists()
 
 
+@pytest.mark.slow
 def test_of_runs_that_start_together_one_wins(
     host, brief, model, whole, groups, assert_same, tmp_path
 ):
