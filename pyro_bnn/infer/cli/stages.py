@@ -31,6 +31,7 @@ from pyro_bnn.logdensity import LogDensity
 from pyro_bnn.symmetry import OrbitMove, Quotient, SymmetryGroup, write_identities
 from pyro_bnn.symmetry.members import quotient_of_members
 from pyro_bnn.trace import Collection, assemble, open_trace
+from pyro_bnn.trace.attributes import check_attributes
 
 __all__ = ["declare", "judge", "quotient", "quotient_collection", "record", "sample"]
 
@@ -177,6 +178,7 @@ def judge(
     Chains that the run calls dead are left out of both.
     """
     with open_trace(trace_file) as whole:
+        check_attributes(whole)
         trace = _alive(whole)
         found = diagnose(trace)
         summary = dict(summarize(trace, found))
