@@ -84,7 +84,7 @@ def test_the_report_escapes_what_it_shows(trace):
             if name in ("model", "method", "created_at", "creation_library", "table", "recipe"):
                 (file[group] if group else file).setncattr(name, evil)
         weights = file["posterior"]
-        weights.renameVariable("0.weight", "<script>alert(2)<script>")
+        weights.renameVariable("0.weight", "w<script>alert(2)<script>")
     report = path.with_name("report.html")
     judge(path, path.with_name("summary.json"), report)
     page = report.read_text(encoding="utf-8")
