@@ -5,8 +5,7 @@ Run: python benchmarks/collection_memory.py; ``--quick`` takes a minute.
 200 networks of 2 million weights (1.6 GB as float32) are written to a collection, put in canonical
 form, and judged by every diagnostic and by the MMD of two halves, in a process whose memory may
 grow by 768 MiB beyond what its imports take (RLIMIT_DATA: the kernel refuses more, which ends the
-process). What grows with the members is their table of 16 bytes a unit, and the distances of pairs;
-what grows with the network is one member in float64, some ten times over. ``--members 1000 --width
+process). ``--members 1000 --width
 3300`` is the size of 1,000 networks of 11 million weights (44 GB on disk).
 """
 
