@@ -1,21 +1,22 @@
 """Function-space ESS per second: our kernels against Pyro, NumPyro and BlackJAX, same networks.
 
 Run: python benchmarks/samplers.py [--models diabetes_mlp digits_mlp] [--kernels hmc chees ...]
-     [--seeds S] [--budget SECONDS ...] [--pyro-budget SECONDS] [--pyro-seeds S] [--warmup N]
+     [--seeds S] [--budget SECONDS ...] [--nuts-budget SECONDS] [--nuts-seeds S] [--warmup N]
      [--chains C] [--threads T]
 
-Kernels are our recipes (hmc, nuts, chees, mclmc, adjusted-mclmc, taken from inference/*.toml) and
-the peers pyro-nuts, numpyro-nuts and blackjax-mclmc. Each run warms up (its recipe's steps, or
-`--warmup` of them; peers take 150 or the same number, BlackJAX ten integrator steps for each) and
-then draws until the budget, one for all models or one each, is spent. Bulk ESS and R-hat are those
-of the log predictive probabilities of all test rows; seconds have warm-up in them and, for ours,
-the tracing; what JAX compiles stands beside them. A run counts as converged if its median R-hat is
-at most 1.01. Gradients are those that the batch computed, of each chain, with the waiting of NUTS.
+Kernels are our recipes (hmc, nuts, chees, mclmc, adjusted-mclmc, taken from inference/*.toml), each
+with its gradient eager or, under its name and "-compiled", compiled, and the peers pyro-nuts,
+numpyro-nuts and blackjax-mclmc. Each run warms up (its recipe's steps, or `--warmup` of them; peers
+take 150 or the same number, BlackJAX ten integrator steps for each) and then draws until the
+budget, one for all models or one each, is spent. Bulk ESS and R-hat are those of the log predictive
+probabilities of all test rows; seconds have warm-up in them and, for our eager runs, the tracing;
+what JAX or we compile stands beside them. A run counts as converged if its median R-hat is at most
+1.01. Gradients are those that the batch computed, of each chain, with the waiting of NUTS.
 
-Pyro runs one chain, for `--pyro-seeds` seeds and `--pyro-budget` seconds: its ESS per second is
-that of one chain and not extrapolated, its R-hat is within the chain. The row of a sampler that has
-fewer than eight draws a chain gives the steps and gradients that it made, and an upper bound of its
-ESS per second: as if every step of every chain had been an independent draw.
+The NUTS of the peers has `--nuts-seeds` seeds and `--nuts-budget` seconds. Pyro runs one chain: its
+ESS per second is that of one chain and not extrapolated, its R-hat is that of its halves. The row
+of a sampler that has fewer than eight draws a chain gives the steps and gradients that it made, and
+an upper bound of its ESS per second: as if every step of every chain had been an independent draw.
 
 The last table rests the choice of the default kernel on the runs: of the exact kernels that
 converged in most runs on every model, that with the largest geometric mean of ESS per second.
@@ -42,7 +43,9 @@ from pyro_bnn.infer.predict import predict
 from pyro_bnn.infer.recipe import Recipe
 
 ROOT = Path(__file__).parent.parent
-OURS = ("hmc", "nuts", "chees", "mclmc", "adjusted-mclmc")
+COMPILED = "-compiled"
+RECIPES = ("hmc", "nuts", "chees", "mclmc", "adjusted-mclmc")
+OURS = (*RECIPES, *(f"{name}{COMPILED}" for name in RECIPES))
 EXACT = ("hmc", "nuts", "chees", "adjusted-mclmc")
 PEERS = ("pyro-nuts", "numpyro-nuts", "blackjax-mclmc")
 COLUMNS = (
@@ -60,11 +63,18 @@ def ours(
     budget: float,
 ) -> Run | Unfinished:
     """Run a recipe until the budget is spent."""
-    recipe = Recipe.read(ROOT / "inference" / f"{name}.toml")
+    recipe = Recipe.read(ROOT / "inference" / f"{name.removesuffix(COMPILED)}.toml")
     warmup = recipe.run.warmup if options.warmup is None else options.warmup
     start = time.perf_counter()
     # A density of its own, so that tracing is part of the run.
     fresh = LogDensity(density.model, *density.args, **density.kwargs)
+    compiling = 0.0
+    if name.endswith(COMPILED):
+        fresh = fresh.compiled()
+        generator = torch.Generator().manual_seed(seed)
+        fresh.value_and_grad(fresh.initial_position(options.chains, generator))
+        compiling = time.perf_counter() - start
+        start = time.perf_counter()
     spent: dict[str, float] = {}
 
     def watch(kernel: Any, params: Any, stage: str, count: int) -> None:
@@ -88,10 +98,10 @@ def ours(
     progress = mcmc.progress
     if progress.draws < LEAST_DRAWS:
         steps = progress.warmup + progress.draws
-        return Unfinished(seconds, 0.0, steps, warmup, options.chains, progress.gradients)
+        return Unfinished(seconds, compiling, steps, warmup, options.chains, progress.gradients)
     found = predict(fresh, mcmc.get_samples(), data.test.x, data.test.y).log_predictive
     values = found.unflatten(0, (options.chains, -1)).numpy()
-    return Run(values, seconds, 0.0, progress.gradients, spent.get("warmup", 0.0))
+    return Run(values, seconds, compiling, progress.gradients, spent.get("warmup", 0.0))
 
 
 def peer(
@@ -108,19 +118,23 @@ def peer(
 
     warmup = 150 if options.warmup is None else options.warmup
     if name == "pyro-nuts":
-        return sampler_peers.pyro_nuts(density, data, warmup, seed, options.pyro_budget)
-    function = {
-        "numpyro-nuts": sampler_peers.numpyro_nuts,
-        "blackjax-mclmc": sampler_peers.blackjax_mclmc,
-    }[name]
-    return function(model, data, options.chains, warmup, seed, budget)
+        return sampler_peers.pyro_nuts(density, data, warmup, seed, options.nuts_budget)
+    if name == "numpyro-nuts":
+        return sampler_peers.numpyro_nuts(
+            model, data, options.chains, warmup, seed, options.nuts_budget
+        )
+    return sampler_peers.blackjax_mclmc(model, data, options.chains, warmup, seed, budget)
 
 
 def judge(run: Run) -> dict[str, np.ndarray]:
     """R-hat and bulk ESS of every test row."""
-    tree = arviz_base.convert_to_datatree({"f": run.log_predictive.astype(np.float64)})
+    values = run.log_predictive.astype(np.float64)
+    tree = arviz_base.convert_to_datatree({"f": values})
+    if len(values) == 1:
+        half = values.shape[1] // 2
+        values = np.concatenate([values[:, :half], values[:, -half:]])
     return {
-        "rhat": arviz_stats.rhat(tree)["f"].to_numpy(),
+        "rhat": arviz_stats.rhat(arviz_base.convert_to_datatree({"f": values}))["f"].to_numpy(),
         "ess": arviz_stats.ess(tree)["f"].to_numpy(),
     }
 
@@ -172,7 +186,7 @@ def unfinished_line(model: str, kernel: str, seed: int, run: Unfinished) -> str:
 def choice(rates: dict[tuple[str, str], list[tuple[float, bool]]], models: list[str]) -> str:
     """Say which exact kernel the runs recommend, and why."""
     means = {}
-    for kernel in EXACT:
+    for kernel in (*EXACT, *(f"{name}{COMPILED}" for name in EXACT)):
         found = [rates.get((model, kernel), []) for model in models]
         if all(runs and np.mean([converged for _, converged in runs]) > 0.5 for runs in found):
             medians = [np.median([rate for rate, _ in runs]) for runs in found]
@@ -188,13 +202,13 @@ def main() -> None:
     """Run what is asked for; print every run, then the medians over seeds."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", nargs="+", default=["diabetes_mlp", "digits_mlp"])
-    parser.add_argument("--kernels", nargs="+", default=[*OURS, *PEERS], choices=[*OURS, *PEERS])
+    parser.add_argument("--kernels", nargs="+", default=[*RECIPES, *PEERS], choices=[*OURS, *PEERS])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument(
         "--budget", type=float, nargs="+", default=[20.0, 45.0], help="seconds of a run, by model"
     )
-    parser.add_argument("--pyro-budget", type=float, default=100.0, help="seconds of Pyro's runs")
-    parser.add_argument("--pyro-seeds", type=int, default=1)
+    parser.add_argument("--nuts-budget", type=float, default=100.0, help="seconds of peers' NUTS")
+    parser.add_argument("--nuts-seeds", type=int, default=1)
     parser.add_argument("--warmup", type=int, help="steps, in place of the recipes' own")
     parser.add_argument("--most-draws", type=int, default=3000)
     parser.add_argument("--chains", type=int, default=16)
@@ -217,7 +231,7 @@ def main() -> None:
         for seed in range(options.seeds):
             for kernel in options.kernels:
                 budget = budgets[model]
-                if kernel == "pyro-nuts" and seed >= options.pyro_seeds:
+                if kernel.endswith("-nuts") and seed >= options.nuts_seeds:
                     continue
                 if kernel in OURS:
                     run = ours(kernel, density, script.data, options, seed, budget)
