@@ -9,9 +9,10 @@ import pickle
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import SimpleQueue
 from types import TracebackType
@@ -21,6 +22,7 @@ import cloudpickle  # type: ignore[import-untyped]
 import torch
 
 from pyro_bnn.errors import UserError
+from pyro_bnn.infer.guides.sharing import dumps
 from pyro_bnn.infer.guides.training_block import Block, Interrupt, Trained
 from pyro_bnn.infer.guides.worker import Answer
 from pyro_bnn.logdensity import LogDensity
@@ -31,8 +33,9 @@ __all__ = ["Pool"]
 class Pool:
     """Worker processes that share a guide and a density; a context manager.
 
-    Each imports torch and traces its graphs for itself, which takes some seconds. A member's
-    random numbers depend on its seed alone, so that it does not matter who trains it.
+    Each imports torch and traces its graphs for itself, which takes some seconds; the data are in
+    memory once, in files that all of them map. A member's random numbers depend on its seed alone,
+    so that it does not matter who trains it.
 
     Parameters
     ----------
@@ -54,15 +57,18 @@ class Pool:
     def __init__(
         self, workers: int, guide: Any, density: LogDensity, directory: Path | None, save_every: int
     ) -> None:
-        threads = max(1, torch.get_num_threads() // workers)
+        self._thread_count = max(1, torch.get_num_threads() // workers)
+        self._files = tempfile.TemporaryDirectory(prefix="pyro-bnn-", ignore_cleanup_errors=True)
+        job = (_bare(guide, density), density, directory, save_every)
         with _by_value(density.model):
             try:
-                job = cloudpickle.dumps((_bare(guide, density), density, directory, save_every))
+                pickled = dumps(job, Path(self._files.name))
             except (pickle.PicklingError, TypeError, AttributeError) as error:
+                self._files.cleanup()
                 raise UserError(
                     f"the model cannot be sent to other processes ({error}): take workers = 1"
                 ) from error
-        self._head = pickle.dumps(sys.path) + pickle.dumps(threads) + job
+        self._head = pickle.dumps(sys.path) + pickle.dumps(self._thread_count) + pickled
         self._threads = ThreadPoolExecutor(workers)
         self._idle: SimpleQueue[subprocess.Popen[bytes]] = SimpleQueue()
         self._processes = [self._start() for _ in range(workers)]
@@ -81,12 +87,14 @@ class Pool:
             assert process.stdin is not None
             if kind is not None:
                 process.send_signal(signal.SIGINT)
-            process.stdin.close()
+            with suppress(BrokenPipeError):  # it has died with something left to read
+                process.stdin.close()
         for process in self._processes:
             process.wait()
             assert process.stdout is not None
             process.stdout.close()
         self._threads.shutdown()
+        self._files.cleanup()
 
     @property
     def free(self) -> int:
@@ -118,14 +126,24 @@ class Pool:
                 raise KeyboardInterrupt
             done, _ = wait(self._waiting, timeout=0.2, return_when=FIRST_COMPLETED)
         for future in done:
-            yield self._waiting.pop(future), future.result()
+            try:
+                found = future.result()
+            except UserError as error:
+                if interrupt.requested:  # Ctrl-C goes to all processes of a terminal
+                    raise KeyboardInterrupt from error
+                raise
+            yield self._waiting.pop(future), found
 
     def _start(self) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
             [sys.executable, "-c", "from pyro_bnn.infer.guides.worker import main; main()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+                "OMP_NUM_THREADS": str(self._thread_count),
+            },
         )
         self._idle.put(process)
         return process

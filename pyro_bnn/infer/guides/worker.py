@@ -10,6 +10,7 @@ import os
 import pickle
 import sys
 import traceback
+from types import FrameType
 from typing import BinaryIO, NamedTuple
 
 __all__ = ["Answer", "main", "serve"]
@@ -44,10 +45,16 @@ def serve(source: BinaryIO, sink: BinaryIO) -> None:
     from pyro_bnn.infer.guides.training_block import train_block
     from pyro_bnn.infer.interrupt import FinishStepFirst
 
+    class FinishEpochFirst(FinishStepFirst):
+        """Takes any number of Ctrl-C for one: a terminal sends it, and then the other process."""
+
+        def _note(self, number: int, frame: FrameType | None) -> None:
+            self.requested = True
+
     threads = pickle.load(source)
     torch.set_num_threads(threads)
     keep_freed_memory()
-    with FinishStepFirst() as interrupt:
+    with FinishEpochFirst() as interrupt:
         guide, density, directory, save_every = pickle.load(source)
         while True:
             try:
