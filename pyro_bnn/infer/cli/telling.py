@@ -44,7 +44,8 @@ def told_in_a_sentence(command: Callable[[], Any]) -> None:
     else:
         return
     first = sentence.partition(" ")[0]
-    if first[1:] == first[1:].lower():  # MCMC and ChEES are names
+    # MCMC and ChEES are names, and so is what the rest is said of, as in "Laplace: ...".
+    if first[1:] == first[1:].lower() and not first.endswith(":"):
         sentence = sentence[:1].lower() + sentence[1:]
     print(f"pyro-bnn: {sentence}", file=sys.stderr)
     sys.exit(2)
