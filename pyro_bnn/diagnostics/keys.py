@@ -105,6 +105,7 @@ SUMMARY_KEYS: dict[str, str] = {
     "tree_depth.max": "deepest tree of NUTS",
     "bfmi.min": "lowest Bayesian fraction of missing information of a chain",
     "dead_chains": "chains that became NaN or infinite and are left out",
+    "batching": "how many members of a guide were trained at once, and why",
     "gradients": "gradient evaluations a chain, summed over chains, warm-up included",
     "seconds": "wall-clock seconds of warm-up and sampling",
     "seconds.warmup": "wall-clock seconds of warm-up",

@@ -48,6 +48,8 @@ def summarize(trace: xr.DataTree, diagnosis: Diagnosis | None = None) -> dict[st
     values: dict[str, Value] = {}
     if "model" in trace.attrs:
         values["model"] = str(trace.attrs["model"])
+    if "batching" in trace.attrs:
+        values["batching"] = str(trace.attrs["batching"])
     if "dead_chains" in trace.attrs:
         values["dead_chains"] = len(json.loads(str(trace.attrs["dead_chains"])))
     values |= _size(found) | _predictions(found) | _comparisons(found)

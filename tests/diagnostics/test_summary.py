@@ -34,9 +34,11 @@ def test_every_key_is_documented_and_every_documented_key_occurs(make_trace) -> 
             trace["point_estimate"]["cdf"] = trace["predictions"]["cdf"][0, 0]
         trace["identities"] = xr.DataTree(IDENTITIES)
         trace.attrs["dead_chains"] = "[1, 3]"
+        trace.attrs["batching"] = "one member at a time: as asked for"
         seen |= set(summarize(trace))
     assert seen == set(SUMMARY_KEYS)
     assert summarize(trace)["dead_chains"] == 2
+    assert summarize(trace)["batching"] == "one member at a time: as asked for"
     assert all(SUMMARY_KEYS.values())
 
 

@@ -51,6 +51,7 @@ def test_a_guide_makes_what_a_sampler_makes(command, script, tmp_path, recipe, d
     summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
     assert summary["draws"] == draws
     assert summary["test.nll"] is not None
+    assert summary["batching"].startswith("3 members at once")
     assert (run / "report.html").stat().st_size > 10_000
     # Resumed when nothing is left to do: the same trace; another recipe is refused.
     (run / "trace.nc").unlink()
