@@ -66,7 +66,9 @@ def gradients(density, estimator, indices):
     return loss, torch.cat([found["loc"], found["log_scale"]], 1)
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize(
+    "network", ["linear", *(pytest.param(n, marks=pytest.mark.slow) for n in list(NETWORKS)[1:])]
+)
 def test_the_same_elbo_and_a_gradient_of_less_variance(network, monkeypatch):
     density = NETWORKS[network]()
     indices = torch.arange(0, 16, 2)[None]

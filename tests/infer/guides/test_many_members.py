@@ -69,8 +69,8 @@ def test_blocks_of_members_become_one_trace(net, tmp_path):
             assert trace["sample_stats"]["lp"].shape == (7, 3)
 
 
+@pytest.mark.slow
 def test_processes_train_the_same_members(net, tmp_path):
-    """One pool: equal to this process, a refusal, and what a traceback looks like."""
     training = Training(epochs=3, batch_size=8, learning_rate=0.01)
     here = Ensemble(PointEstimate(net.density, training), 5).fit(seed=4)
     assert "5 members at once" in here.batching

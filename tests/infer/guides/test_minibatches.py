@@ -41,7 +41,7 @@ def jitter(row):
     return row + 0.3 * torch.randn(row.shape).double()
 
 
-@pytest.mark.parametrize("estimator", ["plain", "flipout"])
+@pytest.mark.parametrize("estimator", ["plain", pytest.param("flipout", marks=pytest.mark.slow)])
 def test_augmentation_depends_on_the_member_alone(net, estimator):
     training = Training(epochs=2, batch_size=8, **SGD)
     state = torch.get_rng_state()
@@ -80,7 +80,7 @@ def test_a_dataset_becomes_a_split():
         Split.of([])
 
 
-@pytest.mark.parametrize("kind", [PointEstimate, MeanField])
+@pytest.mark.parametrize("kind", [PointEstimate, pytest.param(MeanField, marks=pytest.mark.slow)])
 def test_half_precision_trains_to_about_the_same(net, kind):
     """In bfloat16, of 8 bits: the last losses agree to some per cent, and not to rounding."""
     single = LogDensity(net.float_model, net.x.float(), net.y)

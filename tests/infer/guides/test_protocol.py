@@ -46,7 +46,16 @@ GUIDES = {
 SHAPES = {"0.weight": (4, 3), "0.bias": (4,), "2.weight": (2, 4), "2.bias": (2,)}
 
 
-@pytest.fixture(params=GUIDES, ids=str)
+# Kept for the slow run: what differs from the guide beside it has tests of its own.
+SLOW = {"MeanField, local"}
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(name, marks=pytest.mark.slow if name in SLOW else (), id=name)
+        for name in GUIDES
+    ]
+)
 def build(request):
     """Return a function from a model to a guide."""
     return GUIDES[request.param]
@@ -172,7 +181,10 @@ def constrained(x, y=None):
         return pyro.sample("y", dist.Normal(level[0] + level[1] * x, 0.1 + scale), obs=y)
 
 
-@pytest.mark.parametrize("name", ["PointEstimate", "MeanField", "LowRank", "FullRank"])
+@pytest.mark.parametrize(
+    "name",
+    ["PointEstimate", "MeanField", pytest.param("LowRank", marks=pytest.mark.slow), "FullRank"],
+)
 def test_svi_minimises_what_fit_does(name):
     """In float32, with a site in a plate and a positive one, whose Jacobian counts."""
     x = torch.linspace(-1, 1, 12)

@@ -34,7 +34,7 @@ def test_the_mean_field_underestimates_the_variance_by_its_closed_form(line):
     assert (variance[:2] < 0.9 * line.covariance.diagonal()[:2]).all()
 
 
-@pytest.mark.parametrize("family", [FullRank, LowRank])
+@pytest.mark.parametrize("family", [FullRank, pytest.param(LowRank, marks=pytest.mark.slow)])
 def test_with_correlations_it_is_the_exact_posterior(line, family):
     training = Training(epochs=400, batch_size=None, learning_rate=0.1)
     options = {"rank": 3} if family is LowRank else {}
