@@ -81,11 +81,7 @@ class PriorTerms:
             return found
 
         with pyro.validation_enabled(False):
-            like = torch.empty(0, dtype=density.dtype, device=density.device)
-            example = [
-                site.transform(torch.full(site.unconstrained_shape, 0.1).to(like))
-                for site in density.sites.values()
-            ]
+            example = list(density.example_values().values())
             # Traced here for what depends on what, and run under vmap for the numbers.
             graph = trace_graph(parameters, *example)
             self._keys = list(parameters(*example))
@@ -102,7 +98,7 @@ class PriorTerms:
             self._fixed = {k: v for k, v in fixed.items() if not k.endswith("/log_prob")}
         generator = torch.Generator().manual_seed(0)
         points = torch.randn(2, density.dim, generator=generator, dtype=torch.float64)
-        self._somewhere = self.at(density.constrain(points.to(like)))
+        self._somewhere = self.at(density.constrain(points.to(density.device, density.dtype)))
 
     def centred(self, site: str) -> bool:
         """Whether the location of a prior is zero, tried at random values of the other sites."""

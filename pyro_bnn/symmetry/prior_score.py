@@ -42,11 +42,7 @@ class PriorScore:
             parts = [trace.nodes[name]["log_prob_sum"] for name in self._names]
             return sum(parts[1:], parts[0])
 
-        like = torch.empty(0, dtype=density.dtype, device=density.device)
-        example = [
-            site.transform(torch.full(site.unconstrained_shape, 0.1).to(like))
-            for site in density.sites.values()
-        ]
+        example = list(density.example_values().values())
         with pyro.validation_enabled(False):
             graph = to_float64(trace_graph(log_prior, *example))
         self._gradient = vmap(grad(graph, argnums=tuple(range(len(example)))))

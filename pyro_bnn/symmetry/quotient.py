@@ -353,10 +353,15 @@ def require_sites(group: SymmetryGroup, shapes: Mapping[str, tuple[int, ...]]) -
         If a site is missing or has another shape.
     """
     missing = [site for site in group.shapes if site not in shapes]
+    if missing and set(missing) <= set(group.statistics):
+        raise UserError(
+            f"the draws lack {_listed(missing)}, running statistics of batch norm, without which "
+            "the network is not known: save state_dict() and not parameters() alone, or compute "
+            "them anew by a pass over the training data in training mode"
+        )
     if missing:
         raise UserError(
-            f"the draws lack {', '.join(repr(site) for site in missing[:3])}"
-            f"{' and others' if len(missing) > 3 else ''}, which the network has: "
+            f"the draws lack {_listed(missing)}, which the network has: "
             "was the trace made from another model?"
         )
     for site, shape in group.shapes.items():
@@ -365,6 +370,11 @@ def require_sites(group: SymmetryGroup, shapes: Mapping[str, tuple[int, ...]]) -
                 f"site {site!r} has shape {tuple(shapes[site])} in the draws and {shape} in the "
                 "network: was the trace made from another model?"
             )
+
+
+def _listed(sites: list[str]) -> str:
+    more = f" and {len(sites) - 3} more" if len(sites) > 3 else ""
+    return ", ".join(repr(site) for site in sites[:3]) + more
 
 
 def _one_of(name: str, value: str | None, allowed: tuple[str, ...]) -> None:

@@ -56,6 +56,13 @@ def grouped(*outs):
     return nn.Sequential(*layers)
 
 
+def deep():
+    layers = [nn.Linear(16, 20), nn.ReLU()]
+    for _ in range(4):
+        layers += [nn.Linear(20, 20), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(20, 8))
+
+
 NETWORKS = {
     "mlp": (lambda: net(nn.SiLU), (2, 6)),
     "tanh": (lambda: net(nn.Tanh), (2, 6)),
@@ -118,6 +125,17 @@ def test_planted_elements_are_recovered(name, noise):
     # ten or fewer units of ten weights each: at relative noise 1 the best match may be another
     least = 1.0 if noise < 0.5 else 0.9 if noise < 1 else 0.5
     assert recovered(group, found.params, noisy) >= least
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.3, 0.6, 1.0])
+@pytest.mark.parametrize(("build", "inputs"), [(lambda: Residual(30, 50), 4), (deep, 16)])
+def test_units_of_many_weights_are_all_recovered_at_every_noise(build, inputs, noise):
+    group = discover(build(), torch.zeros(2, inputs))
+    reference = {site: v[0] for site, v in normal(group, 1).items()}
+    noisy = {site: reference[site] + noise * n for site, n in normal(group, 40, seed=2).items()}
+    planted = finite(group, 40, seed=3).apply(noisy)
+    found = align(group, sort(group, planted)[0], reference)
+    assert recovered(group, found.params, noisy) == 1.0
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.3, 0.6, 1.0])

@@ -227,6 +227,18 @@ def test_traces_that_do_not_fit_are_refused(trace):
         Quotient(group).restore(xr.DataTree.from_dict({"canonical_posterior": xr.Dataset()}))
 
 
+def test_absent_running_statistics_are_named():
+    net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2))
+    quotient = Quotient(discover(net, torch.zeros(5, 3)))
+    theta = {**draws_of(net), "1.running_mean": torch.zeros(DRAWS, 4)}
+    with pytest.raises(UserError, match=r"running statistics.*state_dict\(\).*training") as caught:
+        quotient.canonicalize(theta)
+    assert "'1.running_var'" in str(caught.value)
+    assert "'1.running_mean'" not in str(caught.value)
+    with pytest.raises(UserError, match=r"'0\.bias'.*another model"):
+        quotient.canonicalize({s: v for s, v in theta.items() if s != "0.bias"})
+
+
 def test_options_are_checked():
     group = discover(relu_net(), torch.zeros(3, 4))
     with pytest.raises(UserError, match="permutation"):

@@ -241,6 +241,28 @@ def test_a_gaussian_likelihood_lets_nothing_be_added():
     assert discover(model, x, torch.randn(9, 4), False).translations == {}
 
 
+@pytest.mark.parametrize("width", [1.0, 1e6])
+def test_what_translations_and_frames_do_to_the_prior_is_said(width):
+    """A prior that is flat for all that matters is kept by sums, never by matrices."""
+
+    def model(x, y):
+        w = pyro.sample("w", dist.Normal(torch.zeros(3, 4), width).to_event(2))
+        v = pyro.sample("v", dist.Normal(torch.zeros(4, 3), width).to_event(2))
+        with pyro.plate("data", len(x)):
+            pyro.sample("y", dist.Categorical(logits=x @ w @ v), obs=y)
+
+    torch.manual_seed(0)
+    group = discover(model, torch.randn(9, 3), torch.arange(9) % 3)
+    flat = width > 1
+    assert len(group.translations) == len(group.frames) == 1
+    assert {group.preserves_prior[name] for name in group.translations} == {flat}
+    assert {group.preserves_prior[name] for name in group.frames} == {False}
+    said = {line.partition(":")[0]: line for line in str(group).splitlines()}
+    (sums,), (matrices,) = group.translations, group.frames
+    assert ("likelihood and prior" if flat else "likelihood only") in said[sums]
+    assert "likelihood only" in said[matrices]
+
+
 def test_a_trace_gives_back_what_was_taken_off():
     net, x = CASES["attention"][:2]
     group = discover(net, x)
