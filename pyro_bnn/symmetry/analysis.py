@@ -201,6 +201,12 @@ class Analysis:
         for slots in value.axes if axis is None else (value.axes[axis],):
             spaces.pin(spaces.leaves(slots))
 
+    def cross(self, value: Value) -> None:
+        """Pin and freeze a tensor that cannot be cut as it should, and remember that."""
+        for slots in value.axes:
+            spaces.cross(spaces.leaves(slots))
+        self.freeze(value)
+
     def freeze(self, value: Value) -> None:
         """Let neither scale nor sign through a tensor."""
         self._deferred.append(lambda: self._freeze(value))

@@ -64,6 +64,12 @@ def assemble(analysis: Analysis, weights: dict[str, Value], read: Computation) -
         spaces=found,
         families={family.name: family for family in families},
         frames=_frames(found, families, bent),
+        crossed=tuple(
+            (site, axis)
+            for site, value in weights.items()
+            for axis, slots in enumerate(value.axes)
+            if any(leaf.crossed for leaf in _simple(slots))
+        ),
         unruled=dict(analysis.unruled),
         unused=read.unused(),
         statistics=tuple(name for name, weight in read.weights.items() if weight.statistic),

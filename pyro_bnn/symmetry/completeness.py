@@ -10,22 +10,29 @@ layer norm, whose outputs over gamma sum to zero.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from pyro_bnn.errors import UserError
 from pyro_bnn.symmetry import translation
 from pyro_bnn.symmetry.computation import Computation, computation
 from pyro_bnn.symmetry.element import GroupElement
-from pyro_bnn.symmetry.group import SymmetryGroup
+from pyro_bnn.symmetry.many_outputs import with_outputs
+
+if TYPE_CHECKING:
+    from pyro_bnn.symmetry.group import SymmetryGroup
 
 STEP = 1e-5
 ORBIT_TOLERANCE = 1e-7
+MOST_WEIGHTS = 2_000
+"""Networks of more weights are measured on demand only."""
+DIRECTIONS = 64
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,7 @@ class Completeness:
     Attributes
     ----------
     weights : int
-        Number of weights, without running statistics.
+        Number of weights that the function depends on, without running statistics.
     deficit : int
         Dimension of the null space of the Jacobian, the least over the points tried.
     explained : int
@@ -61,10 +68,12 @@ def completeness(
     Parameters
     ----------
     group : SymmetryGroup
-    source : torch.nn.Module
-        A small network: the whole Jacobian is formed.
+    source : torch.nn.Module, LogDensity or callable
+        A small network: the whole Jacobian is formed. Of a model it is that of the log
+        probabilities of single observations, at data of as many rows as it takes.
     *args
-        An example input, with enough rows for more outputs than weights.
+        An example input of the module, with enough rows for more outputs than weights; the data
+        of the model.
     points : int
         Generic points tried: the deficit is least at a generic point.
     tolerance : float
@@ -85,14 +94,44 @@ def completeness(
     >>> found.deficit, found.explained
     (5, 5)
     """
-    read = computation(source, *args)
-    sites = [site for site in read.weights if site not in group.statistics]
+    if isinstance(source, nn.Module):
+        read = computation(source, *args)
+    else:
+        read = with_outputs(source, args, _count(group))
+    return _compared(group, read, points, tolerance)
+
+
+def of_small(group: SymmetryGroup, source: Any, *args: Any) -> Completeness | None:
+    """Compare the two at two points on a small network, at noise of as many rows as it takes.
+
+    Returns
+    -------
+    Completeness or None
+        None where the network cannot be given more rows.
+    """
+    try:
+        return _compared(group, with_outputs(source, args, _count(group)), points=2)
+    except Exception:  # whatever a network does with inputs of other rows: the table goes on
+        return None
+
+
+def _compared(
+    group: SymmetryGroup, read: Computation, points: int, tolerance: float = 1e-9
+) -> Completeness:
+    sites = _weights(group)
     generator = torch.Generator().manual_seed(0)
     ranks = [_rank(read, sites, generator, tolerance) for _ in range(points)]
-    count = sum(torch.Size(group.shapes[site]).numel() for site in sites)
-    point = read.generic_point(generator)
-    explained = _orbit_dimension(group, point, sites)
-    return Completeness(count, count - max(ranks), explained)
+    explained = _orbit_dimension(group, read.generic_point(generator), sites)
+    return Completeness(_count(group), _count(group) - max(ranks), explained)
+
+
+def _weights(group: SymmetryGroup) -> list[str]:
+    """Return the sites that the function depends on, running statistics left out."""
+    return [s for s in group.shapes if s not in group.statistics and s not in group.unused]
+
+
+def _count(group: SymmetryGroup) -> int:
+    return sum(torch.Size(group.shapes[site]).numel() for site in _weights(group))
 
 
 def _orbit_dimension(group: SymmetryGroup, point: Mapping[str, Tensor], sites: list[str]) -> int:
@@ -104,9 +143,10 @@ def _orbit_dimension(group: SymmetryGroup, point: Mapping[str, Tensor], sites: l
         moved = [e.apply({s: point[s][None] for s in group.shapes}) for e in (forward, backward)]
         for rows, chosen in ((weights, sites), (statistics, fixed)):
             difference = [
-                ((moved[0][s] - moved[1][s]).flatten(1) / (2 * STEP)).expand(forward.batch, -1)
+                (moved[0][s] - moved[1][s]).reshape(len(moved[0][s]), -1) / (2 * STEP)
                 for s in chosen
             ]
+            difference = [rates.expand(forward.batch, -1) for rates in difference]
             rows.append(torch.cat([torch.zeros(forward.batch, 0), *difference], 1))
     if not weights:
         return 0
@@ -166,11 +206,34 @@ def _rank(read: Computation, sites: list[str], generator: torch.Generator, toler
             f"{len(outputs)} outputs cannot tell {count} weights apart: give an example input "
             "with more rows"
         )
-    rows = []
-    for value in outputs:
-        gradients = torch.autograd.grad(
-            value, list(leaves.values()), retain_graph=True, materialize_grads=True
-        )
-        rows.append(torch.cat([gradient.reshape(-1) for gradient in gradients]))
-    singular = torch.linalg.svdvals(torch.stack(rows))
+    singular = torch.linalg.svdvals(_jacobian(outputs, list(leaves.values())))
     return int((singular > tolerance * singular[0]).sum())
+
+
+def _jacobian(outputs: Tensor, leaves: list[Tensor]) -> Tensor:
+    """Return the derivatives of all outputs, many outputs at a time where operators allow it."""
+    rows = []
+    for start in range(0, len(outputs), DIRECTIONS):
+        count = min(DIRECTIONS, len(outputs) - start)
+        directions = outputs.new_zeros(count, len(outputs))
+        directions[torch.arange(count), start + torch.arange(count)] = 1
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # operators without a batching rule are slow
+            found = torch.autograd.grad(
+                outputs,
+                leaves,
+                directions,
+                retain_graph=True,
+                is_grads_batched=True,
+                allow_unused=True,
+            )
+        rows.append(
+            torch.cat(
+                [
+                    outputs.new_zeros(count, leaf.numel()) if g is None else g.reshape(count, -1)
+                    for leaf, g in zip(leaves, found, strict=True)
+                ],
+                1,
+            )
+        )
+    return torch.cat(rows)

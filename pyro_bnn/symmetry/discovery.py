@@ -7,6 +7,7 @@ and flips. Every generator is then certified on the network itself, in float64.
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Collection
 from dataclasses import replace
@@ -17,10 +18,12 @@ from torch import Tensor
 from torch.fx import Interpreter, Node
 from torch.utils import _pytree as pytree
 
+from pyro_bnn.logdensity import LogDensity
 from pyro_bnn.symmetry.analysis import Analysis, Stacked, Value
 from pyro_bnn.symmetry.assembly import assemble
 from pyro_bnn.symmetry.basis import sparse
 from pyro_bnn.symmetry.certificate import certify
+from pyro_bnn.symmetry.completeness import MOST_WEIGHTS
 from pyro_bnn.symmetry.computation import Computation, computation
 from pyro_bnn.symmetry.group import SymmetryGroup
 from pyro_bnn.symmetry.half_flips import half_flips
@@ -74,7 +77,12 @@ def discover(source: Any, *args: Any, **kwargs: Any) -> SymmetryGroup:
     odd, shears = half_flips(read)
     analysis, weights = interpret(read, odd)
     group = replace(assemble(analysis, weights, read), shears=shears)
-    return certify(sparse(with_translations(group, read)), read)
+    group = certify(sparse(with_translations(group, read)), read)
+    small = sum(math.prod(shape) for shape in group.shapes.values()) <= MOST_WEIGHTS
+    # a model with keywords is read once more from its density
+    if kwargs and small:
+        source, args = LogDensity(source, *args, **kwargs), ()
+    return replace(group, network=(source, *args) if small else ())
 
 
 def interpret(read: Computation, odd: Collection[Node] = ()) -> tuple[Analysis, dict[str, Value]]:

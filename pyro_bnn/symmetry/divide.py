@@ -23,7 +23,7 @@ from pyro_bnn.symmetry.labelled import (
     with_sites,
 )
 from pyro_bnn.symmetry.null import prior_draws
-from pyro_bnn.symmetry.table import left_open
+from pyro_bnn.symmetry.table import left_open, lines
 from pyro_bnn.symmetry.tally import Tally
 from pyro_bnn.trace import GroupAppender, encode_attrs, open_trace, site_dataset
 
@@ -162,7 +162,7 @@ class Work:
         matched = quotient.permutation not in (None, "sort")
         found = {
             "group": group.to_json(),
-            "table": str(group),
+            "table": "\n".join(lines(group, measure=False)),
             "left_open": "; ".join(left_open(group)) or "nothing that was found",
             "log_order": group.log_order,
             "scale_dim": group.scale_dim,

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -16,6 +15,9 @@ from pyro_bnn.symmetry.element import GroupElement
 from pyro_bnn.symmetry.frames import Frame
 from pyro_bnn.symmetry.shear import Shear
 from pyro_bnn.symmetry.translation import Translation
+
+if TYPE_CHECKING:
+    from pyro_bnn.symmetry.completeness import Completeness
 
 
 @dataclass(frozen=True)
@@ -196,6 +198,13 @@ class SymmetryGroup:
         scales, frames and permutations multiply and translations add.
     frames : dict of str to Frame
         General linear groups of spaces that are only contracted.
+    crossed : tuple of (str, int)
+        Sites and axes that the computation cuts in ways that cross one another: symmetries that
+        respect all cuts may have been missed there.
+    measured : Completeness, optional
+        What `measure` found.
+    network : tuple
+        A small network and its example input, until it has been measured.
     """
 
     shapes: dict[str, tuple[int, ...]]
@@ -213,6 +222,9 @@ class SymmetryGroup:
     translations: dict[str, Translation] = field(default_factory=dict)
     shears: tuple[Shear, ...] = ()
     frames: dict[str, Frame] = field(default_factory=dict)
+    crossed: tuple[tuple[str, int], ...] = ()
+    measured: Completeness | None = field(default=None, compare=False, repr=False)
+    network: tuple[Any, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def shifts(self) -> dict[str, int]:
@@ -324,65 +336,42 @@ class SymmetryGroup:
         matrices = linear.sample(self, generator, batch, spread)
         return GroupElement(self, {}, {}, {}, batch, {}, matrices)
 
+    def measure(self) -> Completeness | None:
+        """Return the completeness score: on small networks it is measured when first asked for.
+
+        Returns
+        -------
+        Completeness or None
+            None for networks of more than 2,000 weights, for those that take no more rows than
+            their example, and for groups read from a file before they were measured:
+            `pyro_bnn.symmetry.completeness` measures those.
+        """
+        from pyro_bnn.symmetry.completeness import of_small
+
+        if self.measured is None and self.network:
+            object.__setattr__(self, "measured", of_small(self, *self.network))
+            object.__setattr__(self, "network", ())
+        return self.measured
+
     def to_json(self) -> str:
         """Return the group as JSON."""
-        return json.dumps(asdict(self), separators=(",", ":"))
+        from pyro_bnn.symmetry.group_json import dumps
+
+        return dumps(self)
 
     @classmethod
     def from_json(cls, text: str) -> SymmetryGroup:
         """Read a group written by `to_json`."""
-        raw = json.loads(text)
-        families = {}
-        for name, family in raw["families"].items():
-            terms = tuple(
-                Term(**{**term, "block": tuple(term["block"])}) for term in family["terms"]
-            )
-            families[name] = Family(**{**family, "terms": terms})
-        frames = {}
-        for name, frame in raw["frames"].items():
-            terms = tuple(
-                Term(**{**term, "block": tuple(term["block"])}) for term in frame["terms"]
-            )
-            frames[name] = Frame(**{**frame, "terms": terms})
-        spaces = {}
-        for name, space in raw["spaces"].items():
-            sites = [(site, axis) for site, axis in space["sites"]]
-            spaces[name] = Space(**{**space, "sites": sites})
-        layout = {
-            site: tuple(_factors(axis) for axis in axes) for site, axes in raw["layout"].items()
-        }
-        return cls(
-            shapes={site: tuple(shape) for site, shape in raw["shapes"].items()},
-            layout=layout,
-            dims={site: tuple(dims) for site, dims in raw["dims"].items()},
-            spaces=spaces,
-            families=families,
-            unruled=raw["unruled"],
-            rejected=raw["rejected"],
-            unused=tuple(raw["unused"]),
-            statistics=tuple(raw["statistics"]),
-            offsets=raw["offsets"],
-            certificate=raw["certificate"],
-            preserves_prior=raw["preserves_prior"],
-            translations={
-                name: Translation(**{**moved, "block": tuple(moved["block"])})
-                for name, moved in raw["translations"].items()
-            },
-            shears=tuple(
-                Shear(**{**shear, "block": tuple(shear["block"])}) for shear in raw["shears"]
-            ),
-            frames=frames,
-        )
+        from pyro_bnn.symmetry.group_json import loads
+
+        return loads(text)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the network, which another process has no use for."""
+        return {**self.__dict__, "network": ()}
 
     def __str__(self) -> str:
         """Return the group as a table."""
         from pyro_bnn.symmetry.table import lines
 
         return "\n".join(lines(self))
-
-
-def _factors(axis: Sequence[Mapping[str, Any]]) -> tuple[Factor, ...]:
-    return tuple(
-        Factor(f["size"], f["space"], tuple(_factors(part) for part in f["parts"]), f["woven"])
-        for f in axis
-    )

@@ -28,6 +28,8 @@ class Leaf:
         Set once the space is known to be this product (one factor: an alias).
     parts : tuple of tuple of Leaf, optional
         Set once the space is known to be this concatenation of products.
+    crossed : bool
+        Whether it was pinned, or made one with others, only because cuts cross one another.
     woven : bool
         Whether the parts take turns instead of following one another: the points of part `j`
         of `k` lie at `j`, `j + k`, ... The sizes of the parts fall, by one at most.
@@ -38,6 +40,7 @@ class Leaf:
     factors: tuple[Leaf, ...] | None = None
     parts: tuple[tuple[Leaf, ...], ...] | None = None
     woven: bool = False
+    crossed: bool = False
 
 
 @dataclass(eq=False)
@@ -180,6 +183,13 @@ def pin(leaves: Iterable[Leaf]) -> None:
         leaf.pinned = True
 
 
+def cross(leaves: Iterable[Leaf]) -> None:
+    """Pin a product of spaces for want of a way to cut it, and remember that."""
+    for leaf in simple(leaves):
+        leaf.crossed |= not leaf.pinned
+        leaf.pinned = True
+
+
 def unify(left: Sequence[Leaf], right: Sequence[Leaf]) -> None:
     """Make two products of spaces of the same size one; pin what cannot be reconciled."""
     a, b = expand(left), expand(right)
@@ -194,8 +204,8 @@ def unify(left: Sequence[Leaf], right: Sequence[Leaf]) -> None:
             if f.size < g.size:
                 a, b, f, g = b, a, g, f
             if not split_product(f, g.size):
-                pin(a)
-                pin(b)
+                cross(a)
+                cross(b)
                 return
         a, b = expand(a), expand(b)
 
@@ -210,13 +220,16 @@ def split_product(leaf: Leaf, first: int) -> bool:
         return False
     rest = leaf.size // first
     if leaf.parts is None:
-        leaf.factors = (Leaf(first, leaf.pinned), Leaf(rest, leaf.pinned))
+        factors = [Leaf(n, leaf.pinned, crossed=leaf.crossed) for n in (first, rest)]
+        leaf.factors = tuple(factors)
         return True
     parts = leaf.parts
     if len(parts) == first and all(size(part) == rest for part in parts):
         inner = Leaf(rest)
         for part in parts:
             unify((inner,), part)
+        for common in simple((inner,)):
+            common.crossed = True
         leaf.parts = None
         leaf.factors = (Leaf(first, parts=((),) * first), inner)
         return True
@@ -243,6 +256,8 @@ def split_sum(leaves: Sequence[Leaf], at: int) -> tuple[tuple[Leaf, ...], tuple[
     cut = at // rest
     if head.parts is None:
         first, second = fresh(cut, head.pinned), fresh(head.size - cut, head.pinned)
+        for half in (*first, *second):
+            half.crossed = head.crossed
         head.parts = (first, second)
         return (*first, *tail), (*second, *tail)
     if head.woven:
@@ -312,11 +327,13 @@ def _unify_factor(f: Leaf, g: Leaf) -> None:
             f, g = g, f
         if f.pinned:
             pin([g])
+        for leaf in simple([g]):
+            leaf.crossed |= f.crossed
         f.factors = (g,)
         return
     if f.woven or g.woven:
         if f.woven != g.woven or len(f.parts) != len(g.parts):
-            pin([f, g])
+            cross([f, g])
             return
         for left, right in zip(f.parts, g.parts, strict=True):
             unify(left, right)
@@ -329,7 +346,7 @@ def _unify_factor(f: Leaf, g: Leaf) -> None:
                 a, b, n, m = b, a, m, n
             halves = split_sum(a[0], m)
             if halves is None:
-                pin([f, g])
+                cross([f, g])
                 return
             a[:1] = list(halves)
         unify(a[0], b[0])

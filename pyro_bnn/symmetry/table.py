@@ -12,8 +12,15 @@ from pyro_bnn.symmetry.translation import Translation, joint_block
 MOST_AXES = 6
 
 
-def lines(group: SymmetryGroup) -> Iterator[str]:
-    """Write a group line by line: its spaces, what acts besides them, what is left open."""
+def lines(group: SymmetryGroup, measure: bool = True) -> Iterator[str]:
+    """Write a group line by line: its spaces, what acts besides them, what is left open.
+
+    Parameters
+    ----------
+    group : SymmetryGroup
+    measure : bool
+        Whether to measure the completeness of a small network, if that was not done before.
+    """
     if group.trivial:
         yield f"No symmetry found in {len(group.shapes)} sites: the group is the identity."
     else:
@@ -40,6 +47,8 @@ def lines(group: SymmetryGroup) -> Iterator[str]:
             f"{name}: {frame.count} of GL({frame.size}), {frame.count * frame.size**2} "
             f"dimensions with its scales ({_words(group, name)}): {where}"
         )
+    if measure or group.measured is not None:
+        yield _completeness(group)
     yield from left_open(group)
     held = [
         f"{site}[{axis}]"
@@ -58,6 +67,21 @@ def lines(group: SymmetryGroup) -> Iterator[str]:
         yield f"dropped {name}: it changes the output by {error:.1e}"
 
 
+def _completeness(group: SymmetryGroup) -> str:
+    """Say how much of the rank deficit the group explains."""
+    found = group.measure()
+    if found is None:
+        return (
+            "completeness not measured: completeness(group, network, x) does, with many rows in x"
+        )
+    if not found.deficit:
+        return "completeness 1.00: the function changes in every direction of its weights"
+    return (
+        f"completeness {found.score:.2f}: the function stays in {found.deficit} directions of its "
+        f"{found.weights} weights, and the group moves along {found.explained} of them"
+    )
+
+
 def left_open(group: SymmetryGroup) -> Iterator[str]:
     """Name the symmetries that canonical draws still have, or that were not looked for."""
     for frame in group.frames.values():
@@ -68,6 +92,12 @@ def left_open(group: SymmetryGroup) -> Iterator[str]:
         yield (
             f"spaces within others ({', '.join(within[:MOST_AXES])}{more}): permutations that "
             "would break up their groups were not looked for"
+        )
+    if group.crossed:
+        where = ", ".join(f"{site}[{axis}]" for site, axis in group.crossed)
+        yield (
+            f"cut in ways that cross one another, by groups, views or slices: {where}; symmetries "
+            "that respect all cuts were not looked for"
         )
     for space in group.spaces.values():
         twice = next(

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import pickle
+
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from torch import nn
 
 from pyro_bnn.errors import UserError
-from pyro_bnn.symmetry import discover
+from pyro_bnn.logdensity import LogDensity
+from pyro_bnn.symmetry import SymmetryGroup, discover
 from pyro_bnn.symmetry.completeness import completeness
 
 
@@ -75,3 +80,42 @@ def test_too_few_outputs_are_refused():
     group = discover(plain, x)
     with pytest.raises(UserError, match="more rows"):
         completeness(group, plain, x)
+
+
+def regression(x, y):
+    w = pyro.sample("w", dist.Normal(torch.zeros(3, 5), 1.0).to_event(2))
+    v = pyro.sample("v", dist.Normal(torch.zeros(5, 4), 1.0).to_event(2))
+    width = pyro.sample("width", dist.HalfNormal(1.0))
+    with pyro.plate("data", len(x)):
+        loc = torch.relu(x @ w) @ v * width
+        pyro.sample("y", dist.Normal(loc, 1.0).to_event(1), obs=y)
+
+
+def test_the_table_of_a_small_network_has_the_score_whatever_the_example():
+    """Six scales of ReLU units, from an example of one row that gives three outputs."""
+    group = discover(net(nn.ReLU()), torch.zeros(1, 4))
+    assert "completeness 1.00: the function stays in 6 directions of its 51" in str(group)
+    read = SymmetryGroup.from_json(group.to_json())
+    assert read.measured == group.measured is not None
+    assert str(read) == str(group)
+    # deep and narrow: at random weights some units are never on
+    layers = [nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU()]
+    hidden = discover(nn.Sequential(*layers, nn.Linear(4, 1)), torch.zeros(1, 3)).measure()
+    assert hidden.score < 1
+
+
+def test_a_model_is_measured_by_single_observations():
+    """Five scales of units and one of the width against the output weights; six rows of data."""
+    x, y = torch.randn(6, 3), torch.randn(6, 4)
+    by_hand = discover(regression, x, y=y)
+    found = completeness(by_hand, LogDensity(regression, x, y))
+    assert (found.weights, found.deficit, found.explained) == (36, 6, 6)
+    assert "completeness 1.00" in str(by_hand)
+    assert pickle.loads(pickle.dumps(by_hand)) == by_hand
+
+
+def test_larger_networks_say_what_measures_them():
+    big = nn.Sequential(nn.Linear(60, 40), nn.ReLU(), nn.Linear(40, 3))
+    group = discover(big, torch.zeros(1, 60))
+    assert group.measure() is None
+    assert "completeness(group, network, x)" in str(group)

@@ -28,8 +28,7 @@ def viewed(analysis: Analysis, value: Value, shape: Sequence[int]) -> Value:
     for length in shape:
         axis = _take(line, length)
         if axis is None:
-            analysis.pin(value)
-            analysis.freeze(value)
+            analysis.cross(value)
             return analysis.opaque(shape)
         axes.append(axis)
     return analysis.rearranged(value, axes, shape)
@@ -199,8 +198,7 @@ def run(analysis: Analysis, value: Value, axis: int, start: int, length: int) ->
         halves = spaces.split_sum(middle, length)
         middle = None if halves is None else halves[0]
     if middle is None:
-        analysis.pin(value)
-        analysis.freeze(value)
+        analysis.cross(value)
         return analysis.opaque(shape)
     axes = [spaces.slots(spaces.leaves(a)) for a in value.axes]
     axes[axis] = spaces.slots(middle)

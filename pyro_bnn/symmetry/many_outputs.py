@@ -1,0 +1,109 @@
+"""A network at inputs enough to tell its weights apart: noise of the shape of the example."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from pyro_bnn.errors import UserError
+from pyro_bnn.graph import trace_graph
+from pyro_bnn.handlers import observed_nodes, run_model, without_validation
+from pyro_bnn.logdensity import LogDensity
+from pyro_bnn.rows import Arguments
+from pyro_bnn.symmetry.computation import Computation, Weight, computation, to_float64
+
+SPARE = 8
+MOST_INPUTS = 1 << 21
+
+
+def with_outputs(source: Any, args: tuple[Any, ...], count: int) -> Computation:
+    """Read a network with at least `count` outputs.
+
+    Parameters
+    ----------
+    source : LogDensity, callable or torch.nn.Module
+        Of a model the outputs are the log probabilities of single observations.
+    args : tuple
+        The data of the model, or the example input of the module, whose first axis runs over
+        rows that can be made more.
+    count : int
+
+    Raises
+    ------
+    UserError
+        If the inputs would take too much memory.
+    """
+    if isinstance(source, nn.Module):
+        outputs = len(_at_zero(computation(source, *args)))
+        factor = math.ceil((count + SPARE) / max(outputs, 1))
+        return computation(source, *_longer(args, factor))
+    density = source if isinstance(source, LogDensity) else LogDensity(source, *args)
+    return _observations(density, count + SPARE)
+
+
+def _at_zero(read: Computation) -> Tensor:
+    return read({n: torch.ones(w.shape, dtype=torch.float64) for n, w in read.weights.items()})
+
+
+def _longer(args: tuple[Any, ...], factor: int) -> tuple[Any, ...]:
+    """Repeat the rows of all tensors; whole numbers are drawn anew from those there are."""
+    tensors = [leaf for leaf in pytree.tree_leaves(args) if isinstance(leaf, Tensor)]
+    _require_room(factor * sum(leaf.numel() for leaf in tensors))
+    generator = torch.Generator().manual_seed(0)
+
+    def longer(leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor) or not leaf.ndim:
+            return leaf
+        return _noise(leaf.detach().cpu(), factor * leaf.shape[0], generator).to(leaf.device)
+
+    longer_args: tuple[Any, ...] = pytree.tree_map(longer, args)
+    return longer_args
+
+
+def _observations(density: LogDensity, rows: int) -> Computation:
+    """Read the log probability of each observation of data of other rows."""
+    names = tuple(density.sites)
+    generator = torch.Generator().manual_seed(0)
+    data = Arguments(density.args, density.kwargs)
+    numbers = sum(leaf[0].numel() for leaf in density.row_data()) if density.rows else 0
+    _require_room(rows * numbers)
+    if density.rows:
+        data = data.choose(
+            density.rows,
+            lambda leaf: _noise(leaf.detach().cpu(), rows, generator).to(leaf.device),
+        )
+
+    def log_probabilities(*values: Tensor) -> list[Tensor]:
+        given = dict(zip(names, values, strict=True))
+        trace = run_model(density.model, given, data.args, data.kwargs, None)
+        return [node["log_prob"] for _, node in observed_nodes(trace)]
+
+    with without_validation():
+        example = list(density.example_values().values())
+        graph = trace_graph(log_probabilities, *example, pre_dispatch=True)
+    sites = density.sites
+    weights = {name: Weight(tuple(sites[name].shape), sites[name].support) for name in names}
+    return Computation(to_float64(graph), weights)
+
+
+def _noise(like: Tensor, rows: int, generator: torch.Generator) -> Tensor:
+    """Return noise with other rows: of one sign if the values are, of the values if whole."""
+    shape = (rows, *like.shape[1:])
+    if not like.is_floating_point():
+        chosen = torch.randint(like.numel(), shape, generator=generator)
+        return like.flatten()[chosen]
+    noise = torch.randn(shape, generator=generator, dtype=like.dtype)
+    one_sign = like.numel() > 1 and float(like.min()) >= 0 and float(like.max()) > 0
+    return noise.abs() if one_sign else noise
+
+
+def _require_room(numbers: int) -> None:
+    if numbers > MOST_INPUTS:
+        raise UserError(
+            f"telling the weights apart takes inputs of {numbers} numbers: measure completeness "
+            "on smaller inputs"
+        )
