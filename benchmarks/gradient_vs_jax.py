@@ -97,7 +97,7 @@ def torch_worker(pipe: Connection, name: str, options: argparse.Namespace) -> No
     from torch import nn
 
     from pyro_bnn import LogDensity, lift
-    from pyro_bnn.infer.allocator import keep_freed_memory
+    from pyro_bnn.allocator import keep_freed_memory
     from pyro_bnn.nn import Normal
 
     torch.set_num_threads(options.threads)

@@ -19,7 +19,7 @@ import torch
 from pyro.infer import Predictive
 
 from pyro_bnn import LogDensity
-from pyro_bnn.infer.allocator import keep_freed_memory
+from pyro_bnn.allocator import keep_freed_memory
 from pyro_bnn.infer.cli.script import ModelScript
 from pyro_bnn.infer.guides import (
     SWAG,

@@ -21,7 +21,7 @@ from pyro.infer.mcmc.util import initialize_model
 from pyro.ops.integrator import potential_grad
 
 from pyro_bnn import LogDensity
-from pyro_bnn.infer.allocator import keep_freed_memory
+from pyro_bnn.allocator import keep_freed_memory
 from pyro_bnn.infer.cli.script import ModelScript
 
 MODELS = Path(__file__).parent.parent / "models"

@@ -29,8 +29,8 @@ from torch.func import functional_call, grad_and_value, vmap
 from torch.profiler import profile
 
 from pyro_bnn import LogDensity
+from pyro_bnn.allocator import keep_freed_memory
 from pyro_bnn.infer import SGHMC, Cyclical
-from pyro_bnn.infer.allocator import keep_freed_memory
 from pyro_bnn.nn import Normal, lift
 
 with warnings.catch_warnings():

@@ -16,6 +16,7 @@ SOURCE = Path(pyro_bnn.__file__).parent
 
 # What each room may import, beside itself.
 ALLOWED = {
+    "allocator": set(),
     "openmp": set(),
     "errors": set(),
     "graph": {"errors"},
@@ -31,8 +32,8 @@ ALLOWED = {
     "logdensity": {"errors", "gradient", "graph", "handlers", "prototype", "rows", "sites"},
     "nn": {"errors"},
     "trace": {"errors"},
-    "infer": {"corruption", "errors", "handlers", "logdensity", "trace"},
-    "symmetry": {"errors", "graph", "logdensity", "trace"},
+    "infer": {"allocator", "corruption", "errors", "handlers", "logdensity", "trace"},
+    "symmetry": {"allocator", "errors", "graph", "logdensity", "trace"},
     "diagnostics": {"errors", "trace"},
 }
 

@@ -12,9 +12,9 @@ from pyro.infer.mcmc.util import diagnostics as pyro_diagnostics
 from pyro.infer.mcmc.util import print_summary
 from torch import Tensor
 
+from pyro_bnn.allocator import keep_freed_memory
 from pyro_bnn.errors import UserError
 from pyro_bnn.infer.adaptation.adaptation import Adaptation
-from pyro_bnn.infer.allocator import keep_freed_memory
 from pyro_bnn.infer.checkpoint import Checkpoint, Progress
 from pyro_bnn.infer.draws import DrawBlock
 from pyro_bnn.infer.interrupt import FinishStepFirst

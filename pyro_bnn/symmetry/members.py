@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import xarray as xr
 
+from pyro_bnn.allocator import return_freed_memory
 from pyro_bnn.symmetry.divide import PRIOR_DRAWS, Work, function_error, seeing
 from pyro_bnn.symmetry.identities_of_trace import identities_dataset
 from pyro_bnn.symmetry.labelled import BLOCK_BYTES, read_element, tensors
@@ -112,6 +113,7 @@ class _Reduce:
     quotient: Quotient
 
     def __call__(self, members: Collection) -> xr.Dataset:
+        return_freed_memory()
         records = {record.name: record for record in members.records}
         sites = members.dataset(None).data_vars
         dims = {str(site): [str(dim) for dim in values.dims[2:]] for site, values in sites.items()}

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from pyro_bnn.allocator import keep_freed_memory
 from pyro_bnn.errors import UserError
-from pyro_bnn.infer.allocator import keep_freed_memory
 from pyro_bnn.infer.guides.batching import Batching, choose_batching
 from pyro_bnn.infer.guides.descent import Parameters
 from pyro_bnn.infer.guides.failure import Failure, judge

@@ -40,8 +40,8 @@ def serve(source: BinaryIO, sink: BinaryIO) -> None:
 
     import torch
 
+    from pyro_bnn.allocator import keep_freed_memory
     from pyro_bnn.errors import UserError
-    from pyro_bnn.infer.allocator import keep_freed_memory
     from pyro_bnn.infer.guides.training_block import train_block
     from pyro_bnn.infer.interrupt import FinishStepFirst
 

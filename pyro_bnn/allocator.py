@@ -1,0 +1,49 @@
+"""What the C library does with freed memory: kept for the next gradient, or given back."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+
+__all__ = ["keep_freed_memory", "return_freed_memory"]
+
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
+_LARGE = 2**30
+_SMALL = 2**16
+
+
+def keep_freed_memory() -> bool:
+    """Have glibc reuse large blocks instead of returning them to the system at every free.
+
+    A batched gradient allocates and frees activations of several megabytes at each operator.
+    By default glibc maps each of them anew, and the page faults cost more than the arithmetic.
+
+    Returns
+    -------
+    bool
+        Whether the C library is glibc and took the setting.
+    """
+    return _set_thresholds(_LARGE)
+
+
+def return_freed_memory() -> bool:
+    """Have glibc return blocks of 64 KiB and more to the system as soon as they are freed.
+
+    Work that goes through thousands of networks one after another allocates blocks of many sizes.
+    By default glibc raises its threshold to the largest block that was freed, carves the next ones
+    out of its heap, and the heap grows with every network through the gaps that are left.
+
+    Returns
+    -------
+    bool
+        Whether the C library is glibc and took the setting.
+    """
+    return _set_thresholds(_SMALL)
+
+
+def _set_thresholds(size: int) -> bool:
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    return bool(mallopt(_M_MMAP_THRESHOLD, size)) and bool(mallopt(_M_TRIM_THRESHOLD, size))
