@@ -104,13 +104,21 @@ class Recipe(Table):
             )
         return tables
 
-    @property
-    def compiles(self) -> bool:
-        """Whether gradients are compiled: a matter of the recipe alone, so that runs repeat."""
-        if self.run.compile == "auto" and self.kernel is not None:
-            steps = self.run.warmup + self.run.draws
-            least = self.run.chains * steps * self.kernel.least_gradients
-            return least >= WORTH_COMPILING
+    def compiles(self, rows: int) -> bool:
+        """Whether gradients are compiled: a matter of recipe and data alone, so that runs repeat.
+
+        Parameters
+        ----------
+        rows : int
+            Rows of the training data, on which the steps of a guide's epoch depend.
+        """
+        if self.run.compile == "auto":
+            if self.guide is not None:
+                least = self.guide.least_gradients(rows)
+            else:
+                assert self.kernel is not None
+                least = (self.run.warmup + self.run.draws) * self.kernel.least_gradients
+            return self.run.chains * least >= WORTH_COMPILING
         return self.run.compile == "always"
 
     @property

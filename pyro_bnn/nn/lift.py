@@ -35,7 +35,8 @@ def lift(
     ----------
     net : nn.Module
         Any module that computes the same output each time: batch norm and dropout in evaluation
-        mode, no buffers that update.
+        mode, no buffers that update. The running statistics of batch norm are constants of the
+        model: all members and draws have those that the network holds.
     prior : Prior, HierarchicalPrior, or mapping of patterns to them
         One prior for all parameters, or a dict from shell-style patterns of parameter names
         (``"*.bias"``) to priors; the first pattern that fits counts.
@@ -167,7 +168,8 @@ def _refuse_updating_layers(net: nn.Module) -> None:
         if isinstance(layer, _NormBase) and layer.training:
             raise UserError(
                 f"{label} is in training mode, where its statistics depend on the batch: call "
-                ".eval() on the network, or use nn.GroupNorm or nn.LayerNorm instead"
+                ".eval() on the network, whose running statistics are then constants of the model, "
+                "the same for all members and draws, or use nn.GroupNorm or nn.LayerNorm instead"
             )
         dropout = isinstance(layer, nn.modules.dropout._DropoutNd)
         if dropout and layer.training and layer.p > 0:

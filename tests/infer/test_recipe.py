@@ -132,10 +132,15 @@ def test_a_schedule_is_built_from_its_keys():
         ({"kernel": {"name": "hmc"}, "run": {"compile": "always"}}, True),
         ({"kernel": {"name": "sgld", "steps_per_draw": 10**6}, "run": {"compile": "never"}}, False),
         ({"guide": {"name": "map"}}, False),
+        ({"guide": {"name": "map", "epochs": 3125}}, True),
+        ({"guide": {"name": "map", "epochs": 3124}}, False),
+        ({"guide": {"name": "map", "epochs": 31250, "batch_size": 2000}}, True),
+        ({"guide": {"name": "map"}, "run": {"compile": "always"}}, True),
+        ({"guide": {"name": "map", "epochs": 99999}, "run": {"compile": "never"}}, False),
     ],
 )
 def test_a_run_is_compiled_where_it_is_long_enough(tables, compiled):
-    assert Recipe.parse(tables, "here").compiles is compiled
+    assert Recipe.parse(tables, "here").compiles(rows=1300) is compiled
 
 
 def test_every_recipe_is_listed_in_the_docs():

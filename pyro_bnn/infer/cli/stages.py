@@ -48,7 +48,7 @@ def declare(script: ModelScript, recipe: Recipe) -> tuple[LogDensity, Data]:
     )
     if recipe.run.chunk_rows is not None:
         density = density.chunked(recipe.run.chunk_rows)
-    if recipe.compiles:
+    if recipe.compiles(density.rows):
         density = density.compiled()
     return density.augmented(data.train.transform), data
 

@@ -58,6 +58,10 @@ class GuideSettings(Table):
         "prior", description="Draws from the prior, or weights as the layers initialise themselves."
     )
 
+    def least_gradients(self, rows: int) -> int:
+        """Count the gradients of the training of one member, on so many rows."""
+        return self.epochs * max(1, rows // self.batch_size)
+
     def ensemble(self, density: LogDensity, size: int) -> Ensemble:
         """Build the guide, `size` times."""
         guide = self.guide(density)
