@@ -76,6 +76,7 @@ ROOMS = [
     "pyro_bnn.nn.architectures",
     "pyro_bnn.infer",
     "pyro_bnn.infer.guides",
+    "pyro_bnn.infer.distributed",
     "pyro_bnn.trace",
     "pyro_bnn.symmetry",
     "pyro_bnn.diagnostics",
