@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import pyro
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from pyro_bnn.errors import UserError
 from pyro_bnn.graph import trace_graph
-from pyro_bnn.handlers import observed_nodes, run_model, without_validation
 from pyro_bnn.logdensity import LogDensity
-from pyro_bnn.rows import Arguments
 from pyro_bnn.symmetry.computation import Computation, Weight, computation, to_float64
 
 SPARE = 8
@@ -68,21 +67,21 @@ def _observations(density: LogDensity, rows: int) -> Computation:
     """Read the log probability of each observation of data of other rows."""
     names = tuple(density.sites)
     generator = torch.Generator().manual_seed(0)
-    data = Arguments(density.args, density.kwargs)
     numbers = sum(leaf[0].numel() for leaf in density.row_data()) if density.rows else 0
     _require_room(rows * numbers)
-    if density.rows:
-        data = data.choose(
-            density.rows,
-            lambda leaf: _noise(leaf.detach().cpu(), rows, generator).to(leaf.device),
-        )
+
+    def other(leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor) or not leaf.ndim or leaf.shape[0] != density.rows:
+            return leaf
+        return _noise(leaf.detach().cpu(), rows, generator).to(leaf.device)
+
+    args, kwargs = pytree.tree_map(other, (density.args, density.kwargs))
 
     def log_probabilities(*values: Tensor) -> list[Tensor]:
-        given = dict(zip(names, values, strict=True))
-        trace = run_model(density.model, given, data.args, data.kwargs, None)
-        return [node["log_prob"] for _, node in observed_nodes(trace)]
+        trace = density.trace_at(dict(zip(names, values, strict=True)), *args, **kwargs)
+        return [trace.nodes[name]["log_prob"] for name in density.observed]
 
-    with without_validation():
+    with pyro.validation_enabled(False):
         example = list(density.example_values().values())
         graph = trace_graph(log_probabilities, *example, pre_dispatch=True)
     sites = density.sites
