@@ -90,7 +90,8 @@ class LogDensity:
         self.transform: Callable[[Tensor], Tensor] | None = None
         self._graphs: dict[tuple[Any, ...], Callable[..., tuple[Tensor, Tensor]]] = {}
 
-        found = learn(model, Arguments(args, kwargs))
+        given = Arguments(args, kwargs)
+        found = learn(model, given)
         self.sites = found.sites
         self.dim = sum(site.stop - site.start for site in found.sites.values())
         self.observed = found.observed
@@ -99,7 +100,7 @@ class LogDensity:
         self.device: torch.device = found.device
         self._some = found.some
         self._subsample_plates = found.subsampling
-        self._check_batchable()
+        self._check_batchable(rows=None if found.some is given else found.some.longest())
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the graphs, which another process traces for itself."""
@@ -151,6 +152,7 @@ class LogDensity:
         *,
         strategy: Callable[..., Any] | None = None,
         attempts: int = 100,
+        indices: Rows | None = None,
     ) -> Tensor:
         """Draw starting positions ``(chain, dim)``.
 
@@ -166,6 +168,8 @@ class LogDensity:
             One of Pyro's ``init_to_*`` functions; draws from the prior by default.
         attempts : int
             How often a chain may be drawn again.
+        indices : Tensor or tuple of Tensor, optional
+            Rows on which a start is tried, as for `value_and_grad`; all by default.
 
         Raises
         ------
@@ -176,7 +180,7 @@ class LogDensity:
         strategy = strategy or init_to_sample
         position = self._starts(num_chains, generator, strategy)
         for _ in range(attempts):
-            value, gradient = self.value_and_grad(position)
+            value, gradient = self.value_and_grad(position, indices)
             bad = ~(value.isfinite() & gradient.isfinite().all(dim=1))
             if not bool(bad.any()):
                 return position
@@ -561,11 +565,10 @@ class LogDensity:
             return nullcontext()
         return torch.autocast(self.device.type, self._autocast, cache_enabled=False)
 
-    def _check_batchable(self) -> None:
+    def _check_batchable(self, rows: int | None) -> None:
         position = self.unconstrain({k: v[None] for k, v in self.example_values().items()})
         position = position.expand(2, -1)
-        seen = self._some.longest()
-        few = torch.arange(seen, device=self.device) if seen < self.rows else None
+        few = None if rows is None else torch.arange(rows, device=self.device)
         try:
             first, second = (self._batched(self._potential)(position, few)[0] for _ in range(2))
         except RuntimeError as error:

@@ -64,7 +64,12 @@ def posterior_draws(n):
 
 
 def test_what_preserves_the_prior_is_recorded(group):
-    assert group.preserves_prior == {"h0": True, "scale of h0": False}
+    assert group.preserves_prior == {
+        "h0": True,
+        "scale of h0": False,
+        "shift of w2": False,
+        "shift of b2": False,
+    }
     assert group.shifts == {"w2": 1, "b2": 0}
     assert "in part" in str(group)
 

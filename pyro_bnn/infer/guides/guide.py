@@ -143,8 +143,7 @@ class Guide(ABC):
         save: Callable[[Mapping[str, Tensor]], None] | None,
     ) -> tuple[Parameters, Tensor, int]:
         """Train a block of members: their state, their losses, and the gradients it took."""
-        starts = [density.initial_position(1, s, strategy=self.init_strategy) for s in sources]
-        parameters = self.start(torch.cat(starts), density)
+        parameters = self.start(self._positions(density, sources), density)
         descent = Descent(self, density, parameters, sources)
         if resume is not None:
             descent.load(resume)
@@ -216,11 +215,24 @@ class Guide(ABC):
         self, density: LogDensity, sources: Sequence[torch.Generator]
     ) -> Callable[[], object]:
         """Return a function that computes one gradient of as many members as there are sources."""
-        starts = [density.initial_position(1, s, strategy=self.init_strategy) for s in sources]
-        parameters = self.start(torch.cat(starts), density)
+        parameters = self.start(self._positions(density, sources), density)
         size = min(self.training.batch_size or density.rows, density.rows)
         rows = torch.arange(size, device=density.device).expand(len(sources), -1)
         return lambda: self.gradient(parameters, density, rows, sources)
+
+    def _positions(self, density: LogDensity, sources: Sequence[torch.Generator]) -> Tensor:
+        """Draw where members start, each tried on as many rows as a step has: ``(member, dim)``.
+
+        The activations of all rows at once may not fit, and would cost as much as an epoch.
+        """
+        size, rows = self.training.batch_size, None
+        if size is not None and size < density.rows:
+            rows = torch.arange(size, device=density.device)[None]
+        starts = [
+            density.initial_position(1, source, strategy=self.init_strategy, indices=rows)
+            for source in sources
+        ]
+        return torch.cat(starts)
 
     def setup(self, *args: Any, **kwargs: Any) -> LogDensity:
         """Learn the sites of the model on the given data, without training."""

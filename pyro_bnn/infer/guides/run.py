@@ -102,10 +102,13 @@ class GuideRun:
     ) -> dict[str, dict[str, Tensor]]:
         """Draw some members' segment; its random numbers depend on nothing but seed and place."""
         guide = self.guide
+        size, density = guide.training.batch_size, guide.density
+        if size is not None and density.rows:
+            density = density.chunked(size)  # no more activations than a step had
         sources = generators([draw_seed(seed, place) for seed in seeds], guide.density.device)
         with torch.no_grad():
             position = guide.draw(state, count, sources)
-            energy = [guide.density.potential(column) for column in position.unbind(1)]
+            energy = [density.potential(column) for column in position.unbind(1)]
             stats = {"lp": -torch.stack(energy, 1)}
             if guide.has_density:
                 stats["log_q"] = guide.log_prob(state, position)

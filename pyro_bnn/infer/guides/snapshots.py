@@ -11,6 +11,7 @@ from torch import Tensor
 from pyro_bnn.errors import UserError
 from pyro_bnn.infer.guides.descent import Parameters
 from pyro_bnn.infer.guides.guide import Guide
+from pyro_bnn.infer.guides.training import Training
 from pyro_bnn.infer.kernels.kernel import Kernel
 from pyro_bnn.infer.mcmc import MCMC
 from pyro_bnn.logdensity import LogDensity
@@ -43,7 +44,8 @@ class Snapshots(Guide):
     block = 1
 
     def __init__(self, kernel: Kernel, *, num_samples: int = 100, warmup_steps: int = 100) -> None:
-        super().__init__(kernel.model, init_strategy=kernel.init_strategy)
+        whole = Training(batch_size=None)  # nothing is trained by minibatches of its own
+        super().__init__(kernel.model, whole, init_strategy=kernel.init_strategy)
         if num_samples < 1 or warmup_steps < 0:
             raise UserError("Snapshots: give at least 1 num_samples and 0 warmup_steps")
         self.kernel = kernel

@@ -19,7 +19,7 @@ from pyro_bnn.infer.guides.fitting import Fitting
 from pyro_bnn.infer.guides.run import GuideRun
 from pyro_bnn.infer.guides.seeds import member_seeds
 from pyro_bnn.nn import Normal, categorical, lift
-from pyro_bnn.trace import assemble, open_trace, segment_paths
+from pyro_bnn.trace import assemble, load_state, open_trace, segment_paths
 
 BRIEF = Training(epochs=2, batch_size=8, learning_rate=0.01)
 
@@ -125,6 +125,29 @@ def test_a_step_is_measured_as_it_is_trained(images):
     assert batching._seconds(guide, images, 2) > 0
     found = Fitting(guide, images, 0, None, 10).run(resume=False)
     assert "a step of a member took" in found.batching
+
+
+def test_no_more_rows_at_once_than_a_step_has(images, tmp_path, monkeypatch):
+    """Neither where members start nor where their densities are recorded."""
+    for name in ("_MANY", "_FEW"):
+        monkeypatch.setattr(f"pyro_bnn.prototype.{name}", 8)
+    seen = []
+
+    def model(x, y=None):
+        seen.append(len(x))
+        return images.model(x, y)
+
+    density = LogDensity(model, *images.args)
+    seen.clear()
+    made = GuideRun(Ensemble(PointEstimate(density, BRIEF), 2, block=2), 2, tmp_path, seed=0)
+    made.run()
+    assert seen
+    assert max(seen) == 8
+    with open_trace(tmp_path) as trace:
+        found = torch.from_numpy(trace["sample_stats"]["lp"].to_numpy())
+    (file,) = (tmp_path / "members").iterdir()
+    whole = -images.potential(load_state(file)[0]["position"])
+    torch.testing.assert_close(found, whole[:, None].expand(-1, 2))
 
 
 SCRIPT = """
