@@ -629,7 +629,9 @@ def test_likelihood_graph_computes_the_log_likelihood(build):
     assert_close(found.reshape(1), density.log_likelihood(position))
 
 
-@pytest.mark.parametrize("rows", [7, 20, 59])
+@pytest.mark.parametrize(
+    "rows", [20, *(pytest.param(rows, marks=pytest.mark.slow) for rows in (7, 59))]
+)
 @pytest.mark.parametrize(
     "build", [lifted_mlp, lifted_cnn, hierarchical, subsampled], ids=lambda build: build.__name__
 )

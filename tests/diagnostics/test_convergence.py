@@ -126,6 +126,7 @@ def test_missing_group_gives_none(space: str) -> None:
     assert convergence(xr.DataTree(), space) is None
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_trace() -> None:
     shape = (16, 1_000, 2_410)
     values = dask.array.random.default_rng(0).normal(size=shape, chunks=(16, 100, 2_410))

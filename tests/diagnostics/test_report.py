@@ -89,16 +89,21 @@ def test_page_says_what_the_numbers_say(trace: xr.DataTree) -> None:
     "missing",
     [
         "posterior",
-        "canonical_posterior",
-        "canonical_prior",
         "symmetry",
-        "sample_stats",
         "predictions",
-        "predictions_constant_data",
-        "predictions_ood",
-        "predictions_corrupted",
-        "log_likelihood",
-        "point_estimate",
+        *(
+            pytest.param(group, marks=pytest.mark.slow)
+            for group in (
+                "canonical_posterior",
+                "canonical_prior",
+                "sample_stats",
+                "predictions_constant_data",
+                "predictions_ood",
+                "predictions_corrupted",
+                "log_likelihood",
+                "point_estimate",
+            )
+        ),
     ],
 )
 def test_a_missing_group_leaves_the_rest(trace: xr.DataTree, missing: str) -> None:

@@ -8,9 +8,8 @@ import subprocess
 import pytest
 
 
-@pytest.mark.parametrize(
-    "share", [0.5, pytest.param(1.5, marks=pytest.mark.slow)], ids=["segment", "trace"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("share", [0.5, 1.5], ids=["segment", "trace"])
 def test_files_may_not_grow(host, brief, model, whole, groups, assert_same, tmp_path, share):
     """A limit of less than a segment, or between a segment and the trace."""
     limit = int(share * (whole / "segments" / "000000.nc").stat().st_size)

@@ -133,7 +133,10 @@ class Deadly(Scheduler):
 
 @pytest.mark.parametrize(
     ("run", "workers", "deaths"),
-    [(SHORT, 1, 1), pytest.param(LONG, 2, 2, marks=pytest.mark.slow)],
+    [
+        pytest.param(SHORT, 1, 1, marks=pytest.mark.slow),
+        pytest.param(LONG, 2, 2, marks=pytest.mark.slow),
+    ],
 )
 def test_killed_workers_change_no_bit(sampled, assert_same, tmp_path, run, workers, deaths):
     _, expected = sampled(Scheduler("none"), "alone", run=run)
