@@ -129,12 +129,13 @@ def peer(
 def judge(run: Run) -> dict[str, np.ndarray]:
     """R-hat and bulk ESS of every test row."""
     values = run.log_predictive.astype(np.float64)
-    tree = arviz_base.convert_to_datatree({"f": values})
+    tree = halves = arviz_base.convert_to_datatree({"f": values})
     if len(values) == 1:
         half = values.shape[1] // 2
-        values = np.concatenate([values[:, :half], values[:, -half:]])
+        both = np.concatenate([values[:, :half], values[:, -half:]])
+        halves = arviz_base.convert_to_datatree({"f": both})
     return {
-        "rhat": arviz_stats.rhat(arviz_base.convert_to_datatree({"f": values}))["f"].to_numpy(),
+        "rhat": arviz_stats.rhat(halves)["f"].to_numpy(),
         "ess": arviz_stats.ess(tree)["f"].to_numpy(),
     }
 
