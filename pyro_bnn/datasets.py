@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -62,6 +61,8 @@ def digits28() -> Data:
 
     They need no download: 1,437 to train on, 360 to test, and these with shuffled pixels.
     """
+    from sklearn.datasets import load_digits  # a second that most commands do not need
+
     images, labels = load_digits(return_X_y=True)
     small = torch.tensor(images / 16.0, dtype=torch.float32).reshape(-1, 1, 8, 8)
     x = interpolate(small, size=(28, 28), mode="bilinear")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import io
+import subprocess
 import sys
 
 import pytest
@@ -26,6 +28,28 @@ def test_help_fits_80_columns_and_has_an_example(name):
         assert f"Example: pyro-bnn {name}" in " ".join(shown.output.split())
     else:
         assert all(command in shown.output for command in COMMANDS)
+
+
+def test_help_does_not_wait_for_torch():
+    asked = (
+        "import sys\n"
+        "from typer.testing import CliRunner\n"
+        "from pyro_bnn.infer.cli.app import app\n"
+        "assert CliRunner().invoke(app, ['infer', '--help']).exit_code == 0\n"
+        "print({'numpy', 'pyro', 'torch', 'xarray'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+@pytest.mark.parametrize("package", ["pyro_bnn", "pyro_bnn.infer"])
+def test_names_that_are_imported_on_demand_are_there(package):
+    module = importlib.import_module(package)
+    for name in module.__all__:
+        assert getattr(module, name).__name__ == name
+    assert module.errors if package == "pyro_bnn" else module.recipe
+    with pytest.raises(AttributeError, match=f"module '{package}' has no attribute 'wrong'"):
+        _ = module.wrong
 
 
 def test_shells_can_complete_the_commands():

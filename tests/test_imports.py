@@ -18,6 +18,7 @@ SOURCE = Path(pyro_bnn.__file__).parent
 ALLOWED = {
     "allocator": set(),
     "openmp": set(),
+    "on_demand": set(),
     "errors": set(),
     "graph": {"errors"},
     "corruption": {"errors"},
@@ -32,7 +33,15 @@ ALLOWED = {
     "logdensity": {"errors", "gradient", "graph", "handlers", "prototype", "rows", "sites"},
     "nn": {"errors"},
     "trace": {"errors"},
-    "infer": {"allocator", "corruption", "errors", "handlers", "logdensity", "trace"},
+    "infer": {
+        "allocator",
+        "corruption",
+        "errors",
+        "handlers",
+        "logdensity",
+        "on_demand",
+        "trace",
+    },
     "symmetry": {"allocator", "errors", "graph", "logdensity", "trace"},
     "diagnostics": {"errors", "trace"},
 }

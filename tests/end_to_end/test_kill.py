@@ -30,7 +30,8 @@ ARGUMENTS = [
 # importing torch and Pyro takes longer than all that a child does.
 HOST = """
 import os, runpy, shlex, sys
-import pyro_bnn.diagnostics, pyro_bnn.infer.cli.stages, pyro_bnn.infer.cli.app
+import pyro_bnn.diagnostics, pyro_bnn.infer.cli.choosing, pyro_bnn.infer.cli.running
+import pyro_bnn.infer.cli.app
 sys.modules.pop("pyro_bnn.infer.__main__", None)
 print("ready", flush=True)
 for line in sys.stdin:

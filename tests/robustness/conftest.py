@@ -58,7 +58,7 @@ BRIEF = [
 # write files of so many bytes (0: of any size), and tells its number; at "wait NUMBER", its end.
 _HOST = """
 import os, resource, shlex, sys, traceback
-import pyro_bnn.diagnostics, pyro_bnn.infer.cli.stages
+import pyro_bnn.diagnostics, pyro_bnn.infer.cli.choosing, pyro_bnn.infer.cli.running
 from pyro_bnn.infer.cli.app import main
 
 def become(log, limit, arguments):

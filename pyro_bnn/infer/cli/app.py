@@ -6,24 +6,18 @@ import os
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
 import typer
-from rich.console import Console
 
-from pyro_bnn.datasets import ROOT_VARIABLE
 from pyro_bnn.errors import UserError
-from pyro_bnn.infer.cli.choosing import DEFAULT_MODEL, assignment, chosen_run
 from pyro_bnn.infer.cli.comparing import compare
-from pyro_bnn.infer.cli.host import idle_cores
-from pyro_bnn.infer.cli.rundir import RunDirectory
-from pyro_bnn.infer.cli.script import ModelScript
 from pyro_bnn.infer.cli.telling import console, told_in_a_sentence
-from pyro_bnn.infer.distributed import Scheduler
-from pyro_bnn.infer.recipe import Recipe
-from pyro_bnn.trace import check_trace, locked
-from pyro_bnn.trace.collection import Collection, is_collection
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pyro_bnn.trace.collection import Collection
 
 __all__ = ["main", "main_infer"]
 
@@ -46,7 +40,7 @@ alone = typer.Typer(add_completion=False, **_options)
 @app.command()
 def infer(
     model: Annotated[
-        Path | None, typer.Argument(help=f"Model script; {DEFAULT_MODEL} by default.")
+        Path | None, typer.Argument(help="Model script; models/digits_mlp.py by default.")
     ] = None,
     recipe: Annotated[
         Path | None, typer.Option(help="Recipe, a TOML file; inference/hmc.toml by default.")
@@ -81,6 +75,11 @@ def infer(
 
     Example: pyro-bnn infer models/diabetes_mlp.py --chains 8 --draws 300 --out runs/diabetes
     """
+    from pyro_bnn.datasets import ROOT_VARIABLE
+    from pyro_bnn.infer.cli.choosing import assignment, chosen_run
+    from pyro_bnn.infer.cli.running import carry_out
+    from pyro_bnn.infer.distributed import Scheduler
+
     if data is not None:
         os.environ[ROOT_VARIABLE] = str(data)  # worker processes are to see it too
     flags = {"chains": chains, "draws": draws, "warmup": warmup, "seed": seed, "device": device}
@@ -89,9 +88,6 @@ def infer(
     where = Scheduler(scheduler, workers=workers)
     blocks = where.address != "none"
     script, chosen, run = chosen_run(model, recipe, overrides, out, blocks=blocks, resume=resume)
-
-    from pyro_bnn.infer.cli.running import carry_out
-
     carry_out(script, chosen, run, where, resume=resume, report_wanted=not no_report)
 
 
@@ -114,7 +110,9 @@ def report(
     """
     from pyro_bnn.diagnostics import summary_table
     from pyro_bnn.infer.cli.predicting import predict_anew
+    from pyro_bnn.infer.cli.script import ModelScript
     from pyro_bnn.infer.cli.stages import declare, judge
+    from pyro_bnn.infer.recipe import Recipe
 
     trace = _trace_of(run)
     if model is not None:
@@ -168,9 +166,15 @@ def quotient(
 
     Example: pyro-bnn quotient runs/diabetes --permutation align
     """
+    from pyro_bnn.infer.cli.rundir import RunDirectory
+    from pyro_bnn.infer.cli.script import ModelScript
     from pyro_bnn.infer.cli.stages import declare, quotient_collection
     from pyro_bnn.infer.cli.stages import quotient as divide
+    from pyro_bnn.infer.distributed import Scheduler
+    from pyro_bnn.infer.recipe import Recipe
     from pyro_bnn.symmetry import discover
+    from pyro_bnn.trace import locked
+    from pyro_bnn.trace.collection import is_collection
 
     where = Scheduler(scheduler, workers=workers)
     trace = _trace_of(run)
@@ -219,7 +223,9 @@ def import_(
 
     Example: pyro-bnn import downloads --model models/digits_mlp.py --out downloads.nc
     """
+    from pyro_bnn.infer.cli.script import ModelScript
     from pyro_bnn.infer.cli.stages import declare
+    from pyro_bnn.infer.recipe import Recipe
     from pyro_bnn.symmetry import discover
     from pyro_bnn.trace import import_checkpoints, write_trace
     from pyro_bnn.trace.collection.importing import collect_checkpoints
@@ -271,7 +277,10 @@ def doctor() -> None:
 
     Example: pyro-bnn doctor
     """
+    import torch
+
     from pyro_bnn.infer.cli.doctor import facts, self_test
+    from pyro_bnn.infer.cli.host import idle_cores
 
     torch.set_num_threads(idle_cores())
     screen = console()
@@ -307,6 +316,9 @@ def _tell_skipped(screen: Console, collection: Collection) -> None:
 
 
 def _trace_of(run: Path) -> Path:
+    from pyro_bnn.trace import check_trace
+    from pyro_bnn.trace.collection import is_collection
+
     if is_collection(run):
         return run
     trace = run / "trace.nc" if run.is_dir() else run

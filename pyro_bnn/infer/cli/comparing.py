@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from pyro_bnn.infer.cli.telling import console
-from pyro_bnn.trace import check_trace
 
 
 def compare(
@@ -26,6 +25,7 @@ def compare(
     Example: pyro-bnn compare runs/hmc runs/nuts --reference runs/long --out table.html
     """
     from pyro_bnn.diagnostics.comparison import compare as side_by_side
+    from pyro_bnn.trace import check_trace
 
     for run in runs if reference is None else [*runs, reference]:
         check_trace(run / "trace.nc" if run.is_dir() else run)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from pyro_bnn.errors import UserError
 from pyro_bnn.infer.cli.script import ModelScript
-from pyro_bnn.infer.ensemble_start import EnsembleStart
 from pyro_bnn.infer.recipe import Recipe
+from pyro_bnn.infer.starting import EnsembleStart
 from pyro_bnn.trace.atomic import replacing
 
 __all__ = ["RunDirectory", "default_out"]

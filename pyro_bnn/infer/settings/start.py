@@ -7,8 +7,8 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from pyro_bnn.infer.ensemble_start import EnsembleStart, ensemble_start
 from pyro_bnn.infer.settings.base import Table
+from pyro_bnn.infer.starting import EnsembleStart, ensemble_start
 from pyro_bnn.logdensity import LogDensity
 
 __all__ = ["StartSettings"]
