@@ -53,7 +53,8 @@ def test_a_run_in_blocks_is_a_run_like_any(infer, script, tmp_path):
         np.testing.assert_array_equal(trace["posterior"]["0.weight"], before)
 
 
-def test_a_scheduler_that_is_not_there_is_told(infer, script, tmp_path):
+def test_a_scheduler_that_is_not_there_is_told(infer, script, tmp_path, monkeypatch):
+    monkeypatch.setattr("pyro_bnn.infer.distributed.scheduler.ANSWERS_WITHIN", 1)
     out = tmp_path / "run"
     done = infer(script(), "--scheduler=tcp://127.0.0.1:1", f"--out={out}")
     done.assert_refused("no Dask scheduler answers at tcp://127.0.0.1:1")

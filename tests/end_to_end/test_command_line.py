@@ -163,7 +163,8 @@ def test_without_a_report_and_without_a_quotient(infer, script, tmp_path):
 def test_same_seed_same_draws_in_another_directory(command, script, tmp_path):
     recipe = tmp_path / "own.toml"
     recipe.write_text(
-        '[kernel]\nname = "nuts"\n[run]\nchains = 2\ndraws = 4\nwarmup = 6\nthreads = 1\n'
+        '[kernel]\nname = "nuts"\nmax_tree_depth = 5\n'
+        "[run]\nchains = 2\ndraws = 4\nwarmup = 6\nthreads = 1\n"
         "[quotient]\nenabled = false\n",
         encoding="utf-8",
     )

@@ -20,8 +20,8 @@ ELSEWHERE = (
 def runs(infer, script, tmp_path):
     """Return two run directories of one script, of different kernels' settings."""
     model = script(ELSEWHERE)
-    for name, steps in (("short", 4), ("long", 8)):
-        done = infer(model, "--out", tmp_path / name, f"--set=kernel.num_steps={steps}")
+    for name, steps, *unread in (("short", 4), ("long", 8, "--no-report")):
+        done = infer(model, "--out", tmp_path / name, f"--set=kernel.num_steps={steps}", *unread)
         assert done.code == 0, done.err
     return [tmp_path / "short", tmp_path / "long"]
 

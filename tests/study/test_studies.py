@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -96,13 +97,12 @@ def test_quick(name, tmp_path):
     examine(name, tmp_path / "out")
 
 
-def test_a_number_that_no_study_has_is_refused(tmp_path):
-    words = ["--out", str(tmp_path), "--set", "wheels=4"]
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "analysis" / "toy_figure.py"), *words],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    assert done.returncode == 2
-    assert "wheels is none of members, block" in done.stderr
+def test_a_number_that_no_study_has_is_refused(tmp_path, monkeypatch, capsys):
+    """In this process: a study imports for seconds before it reads its arguments."""
+    script = ROOT / "analysis" / "toy_figure.py"
+    monkeypatch.setattr(sys, "argv", [str(script), "--out", str(tmp_path), "--set", "wheels=4"])
+    monkeypatch.syspath_prepend(script.parent)
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(script), run_name="__main__")
+    assert ended.value.code == 2
+    assert "wheels is none of members, block" in capsys.readouterr().err

@@ -22,6 +22,9 @@ GPU = "GPU"
 """The resource that workers with a graphics card announce: ``dask worker --resources GPU=1``."""
 
 POLL_SECONDS = 1.0
+ANSWERS_WITHIN = 10
+"""Seconds in which a scheduler at an address has to answer."""
+
 DEATHS = 10
 """Workers of this machine that may die under a task before it is given up."""
 
@@ -193,7 +196,7 @@ class Scheduler:
                 None if is_file else self.address,
                 scheduler_file=self.address if is_file else None,
                 set_as_default=False,
-                timeout=10,
+                timeout=ANSWERS_WITHIN,
             )
         except (OSError, ValueError) as error:
             raise UserError(
