@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import logsumexp
 
 _STEPS = 2_000
 _TOLERANCE = 1e-9
@@ -38,15 +37,14 @@ def stacking_weights(log_predictive: Array) -> Array:
     weights = np.full(methods, 1 / methods)
     if not useful.any():
         return weights
-    best = -np.inf
+    best, most = -np.inf, values.max(axis=0)
+    density = np.exp(values - most)  # of each input, relative to its best method
     for _ in range(_STEPS):
-        with np.errstate(divide="ignore"):
-            joint = values + np.log(weights)[:, None]
-        total = logsumexp(joint, axis=0)
-        score = float(total.mean())
+        mixture = weights @ density
+        score = float((np.log(mixture) + most).mean())
         if score - best < _TOLERANCE:
             break
         best = score
-        weights = np.exp(joint - total).mean(axis=1)
+        weights = weights * (density / mixture).mean(axis=1)
     result: Array = weights / weights.sum()
     return result

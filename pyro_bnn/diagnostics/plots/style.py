@@ -12,6 +12,7 @@ from typing import Any
 import matplotlib as mpl
 from cycler import cycler
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 INK = "#22303c"
@@ -42,6 +43,8 @@ POINT = ORANGE
 
 WIDTH = 4.6
 """Inches: half the page, the whole of a phone."""
+
+_SVG_DPI = 72  # points an inch
 
 # On a dark page the picture stays transparent and its greys change sides.
 _DARK = {
@@ -133,6 +136,7 @@ def data_uri(picture: Figure) -> str:
     """
     with look():
         buffer = io.StringIO()
+        _lay_out(picture)
         picture.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
@@ -142,6 +146,18 @@ def data_uri(picture: Figure) -> str:
     svg = re.sub(r"<[^>]+>", lambda tag: re.sub(r"(\d\.\d\d)\d+", r"\1", tag[0]), svg)
     svg = re.sub(r"(<svg[^>]*>)", lambda match: match[1] + _stylesheet(), svg, count=1)
     return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
+
+
+def _lay_out(picture: Figure) -> None:
+    """Lay a figure out, once: `savefig` would draw all of it for that, unseen, before it draws."""
+    engine = picture.get_layout_engine()
+    if engine is not None:
+        FigureCanvasSVG(picture)  # whose renderer measures the text
+        dpi = picture.dpi
+        picture.dpi = _SVG_DPI
+        engine.execute(picture)
+        picture.dpi = dpi
+        picture.set_layout_engine("none")
 
 
 def _stylesheet() -> str:
