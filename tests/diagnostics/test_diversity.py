@@ -42,6 +42,20 @@ def test_pairs_equal_a_loop_however_inputs_are_blocked(step: int) -> None:
     assert len(seen) == len(blocks)
 
 
+def test_rare_classes_and_near_copies_are_told_to_rounding() -> None:
+    # Of a thousand classes nearly all are rarer than one in a million, and members nearly agree.
+    logits = RNG.normal(size=(6, 20, 1000)) * 0.1 + 12 * RNG.normal(size=(1, 20, 1000))
+    rare = np.exp(logits - logits.max(axis=2, keepdims=True))
+    rare = (rare / rare.sum(axis=2, keepdims=True)).astype(np.float32)
+    found = pairwise([rare], True)
+    np.testing.assert_allclose(
+        found["mutual_information"], loop(rare)["mutual_information"], atol=1e-6
+    )
+    same = pairwise([np.concatenate([rare[:1], rare[:1]])], True)
+    assert same["mutual_information"][0] < 1e-7
+    assert same["disagreement"][0] == 0
+
+
 def test_certain_members_are_apart_by_log_two_or_not_at_all() -> None:
     certain = np.eye(3, dtype=np.float32)[np.array([[0, 1], [1, 2], [0, 1]])]
     found = pairwise([certain], True)
