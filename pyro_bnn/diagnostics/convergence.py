@@ -1,4 +1,4 @@
-"""R-hat and effective sample size in three spaces: weights, canonical weights and functions.
+"""R-hat, ESS and Monte-Carlo error in three spaces: weights, canonical weights and functions.
 
 Draws are loaded a chunk of scalars at a time, so that memory grows neither with the network nor
 with the number of draws.
@@ -53,6 +53,10 @@ class Convergence:
         Rank-normalised split R-hat, shape ``(scalar,)``; NaN where it is not defined.
     ess_bulk, ess_tail
         Effective sample sizes, shape ``(scalar,)``; NaN where they are not defined.
+    mcse
+        Monte-Carlo standard error of the mean, shape ``(scalar,)``; NaN where it is not defined.
+    deviation
+        Standard deviation of the draws, shape ``(scalar,)``; NaN where one is not finite.
     constant
         Names of scalars whose draws are all one value.
     nonfinite
@@ -68,6 +72,8 @@ class Convergence:
     rhat: Array
     ess_bulk: Array
     ess_tail: Array
+    mcse: Array
+    deviation: Array
     constant: tuple[str, ...]
     nonfinite: tuple[str, ...]
 
@@ -75,6 +81,11 @@ class Convergence:
     def is_subset(self) -> bool:
         """Whether the scalars are a random subset of the space."""
         return len(self.labels) < self.total
+
+    @property
+    def relative_mcse(self) -> Array:
+        """Monte-Carlo error of the mean in standard deviations of the draws, ``(scalar,)``."""
+        return self.mcse / np.where(self.deviation > 0, self.deviation, np.nan)
 
     def worst(self, count: int) -> list[int]:
         """Positions of the scalars of highest R-hat, worst first (lowest ESS for one chain)."""
@@ -89,7 +100,7 @@ def convergence(
     max_scalars: int = MAX_SCALARS,
     seed: int = SUBSET_SEED,
 ) -> Convergence | None:
-    """Compute R-hat and ESS of the scalars of one space.
+    """Compute R-hat, ESS and MCSE of the scalars of one space.
 
     Parameters
     ----------
@@ -117,7 +128,7 @@ def convergence(
     total = sum(math.prod(shape) for shape in shapes.values())
     picks = random_scalars(group, max_scalars, seed)
     labels: list[str] = []
-    parts: list[tuple[Array, Array, Array]] = []
+    parts: list[Array] = []
     constant: list[str] = []
     nonfinite: list[str] = []
     for name, index, values in gather(group, picks):
@@ -130,14 +141,13 @@ def convergence(
             still = finite & np.equal(part.max(axis=(1, 2)), part.min(axis=(1, 2)))
             nonfinite += [label for label, yes in zip(names, ~finite, strict=True) if yes]
             constant += [label for label, yes in zip(names, still, strict=True) if yes]
-            results = np.full((3, len(part)), np.nan)
+            results = np.full((5, len(part)), np.nan)
             moving = finite & ~still
-            results[:, moving] = rank_statistics(part[moving])
-            parts.append((results[0], results[1], results[2]))
+            results[:4, moving] = rank_statistics(part[moving])
+            results[4, finite] = part[finite].std(axis=(1, 2))
+            parts.append(results)
         labels += new
-    rhat, bulk, tail = (
-        np.concatenate([part[i] for part in parts]) if parts else np.empty(0) for i in range(3)
-    )
+    rhat, bulk, tail, mcse, deviation = np.concatenate(parts, axis=1) if parts else np.empty((5, 0))
     return Convergence(
         space=space,
         total=total,
@@ -148,6 +158,8 @@ def convergence(
         rhat=rhat,
         ess_bulk=bulk,
         ess_tail=tail,
+        mcse=mcse,
+        deviation=deviation,
         constant=tuple(constant),
         nonfinite=tuple(nonfinite),
     )

@@ -44,7 +44,8 @@ class Diagnosis:
         R-hat and ESS of canonical draws of the prior, the control of the space ``"canonical"``;
         None if the trace has no ``canonical_prior``.
     finer
-        R-hat within chains, over members and of random projections, by space.
+        R-hat within chains, over members and of random projections, by space; that of the null
+        control is under ``"null"``.
     posterior, point
         Predictions on the test split; None if the trace has none.
     ood
@@ -116,7 +117,8 @@ def diagnose(
     """
     spaces = {space: convergence(trace, space, max_scalars, seed) for space in SPACES}
     fewer = min(max_scalars, FINER_SCALARS)
-    finer = {space: finer_convergence(trace, space, fewer, max_scalars, seed) for space in SPACES}
+    order: tuple[Space, ...] = ("weight", "canonical", "null", "function")
+    finer = {s: finer_convergence(trace, s, fewer, max_scalars, seed) for s in order}
     posterior = posterior_prediction(trace)
     problem = ood_problem(trace, posterior)
     return Diagnosis(

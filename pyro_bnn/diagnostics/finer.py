@@ -28,7 +28,7 @@ class FinerConvergence:
     Attributes
     ----------
     space
-        ``"weight"``, ``"canonical"`` or ``"function"``.
+        ``"weight"``, ``"canonical"``, ``"function"`` or ``"null"``.
     scalars
         Size of the subset.
     chainwise

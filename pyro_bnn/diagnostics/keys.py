@@ -71,6 +71,7 @@ SUMMARY_KEYS: dict[str, str] = {
             ("rhat", "rank-normalised split R-hat", ("median", "max")),
             ("ess", "bulk effective sample size", ("median", "min")),
             ("ess_tail", "tail effective sample size", ("median", "min")),
+            ("mcse", "Monte-Carlo error of the mean in standard deviations", ("median", "max")),
         )
         for which in whiches
     },

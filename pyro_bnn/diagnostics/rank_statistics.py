@@ -1,4 +1,4 @@
-"""Rank-normalised split R-hat, bulk ESS and tail ESS, as ArviZ computes them."""
+"""Rank-normalised split R-hat, ESS and the Monte-Carlo error of the mean, as ArviZ has them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TAIL = (0.05, 0.95)
 
 
 def rank_statistics(values: Array) -> Array:
-    """Compute R-hat, bulk ESS and tail ESS.
+    """Compute R-hat, bulk ESS, tail ESS and the Monte-Carlo standard error of the mean.
 
     The definitions are those of Vehtari, Gelman, Simpson, Carpenter and Bürkner (2021),
     Rank-normalization, folding, and localization: an improved R-hat.
@@ -26,10 +26,11 @@ def rank_statistics(values: Array) -> Array:
     Returns
     -------
     numpy.ndarray
-        Shape ``(3, scalar)``. R-hat is NaN with one chain, and all are NaN below four draws.
+        Shape ``(4, scalar)``, the error in the units of the draws. R-hat is NaN with one chain, and
+        all are NaN below four draws.
     """
     count, chains, draws = values.shape
-    results = np.full((3, count), np.nan)
+    results = np.full((4, count), np.nan)
     if count == 0 or draws < MIN_DRAWS:
         return results
     # Chains that never move apart from each other have R-hat infinity, as they should.
@@ -40,4 +41,6 @@ def rank_statistics(values: Array) -> Array:
         results[2] = array_stats.ess(  # type: ignore[no-untyped-call]
             values, method="tail", prob=TAIL
         )
+        worth = array_stats.ess(values, method="mean")  # type: ignore[no-untyped-call]
+        results[3] = values.std(axis=(1, 2), ddof=1) / np.sqrt(worth)
     return results

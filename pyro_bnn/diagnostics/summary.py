@@ -153,6 +153,8 @@ def _convergence(found: Diagnosis) -> dict[str, Value]:
         for name, ess in (("ess", result.ess_bulk), ("ess_tail", result.ess_tail)):
             values[f"{name}.{space}.median"] = _over(np.median, ess)
             values[f"{name}.{space}.min"] = _over(np.min, ess)
+        values[f"mcse.{space}.median"] = _over(np.median, result.relative_mcse)
+        values[f"mcse.{space}.max"] = _over(np.max, result.relative_mcse)
         values[f"scalars.{space}"] = len(result.labels)
         values[f"constant.{space}"] = len(result.constant)
         values[f"nonfinite.{space}"] = len(result.nonfinite)

@@ -26,6 +26,6 @@ def test_order_of_units_changes_no_number_of_functions_or_canonical_weights(
     shuffled["posterior"] = xr.DataTree(xr.Dataset(moved, coords=posterior.coords))
     before, after = (summarize(t, diagnose(t, 20)) for t in (trace, shuffled))
     changed = {key for key in before if before[key] != after[key]}
-    of_weights = ("rhat.weight", "ess.weight", "ess_tail.weight", "exchangeability")
+    of_weights = ("rhat.weight", "ess.weight", "ess_tail.weight", "mcse.weight", "exchangeability")
     assert changed
     assert all(key.startswith(of_weights) for key in changed)

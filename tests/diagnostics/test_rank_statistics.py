@@ -1,4 +1,4 @@
-"""R-hat and ESS against ArviZ, and where they are not defined."""
+"""R-hat, ESS and MCSE against ArviZ, and where they are not defined."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pyro_bnn.diagnostics.rank_statistics import rank_statistics
 
 def test_independent_draws_are_worth_their_number() -> None:
     values = np.random.default_rng(0).normal(size=(200, 4, 250))
-    rhat, bulk, tail = rank_statistics(values)
+    rhat, bulk, tail, _ = rank_statistics(values)
     assert abs(np.median(rhat) - 1) < 0.005
     assert abs(np.median(bulk) / 1000 - 1) < 0.1
     assert abs(np.median(tail) / 1000 - 1) < 0.15
@@ -26,7 +26,7 @@ def test_autocorrelated_draws_are_worth_less() -> None:
 
 def test_one_chain_has_ess_but_no_rhat() -> None:
     values = np.random.default_rng(0).normal(size=(5, 1, 80))
-    rhat, bulk, tail = rank_statistics(values)
+    rhat, bulk, tail, _ = rank_statistics(values)
     assert np.isnan(rhat).all()
     np.testing.assert_allclose(bulk, array_stats.ess(values, method="bulk"), rtol=1e-9)
     assert np.isfinite(tail).all()
@@ -46,3 +46,13 @@ def test_monotone_maps_change_nothing_in_the_bulk() -> None:
     np.testing.assert_array_equal(
         rank_statistics(values)[1], rank_statistics(np.exp(3 * values) + 7)[1]
     )
+
+
+def test_monte_carlo_error_is_arviz_and_the_scatter_of_means() -> None:
+    noise = np.random.default_rng(2).normal(size=(300, 4, 1000))
+    values = 3 * lfilter([1.0], [1.0, -0.5], noise, axis=-1) + 7
+    mcse = rank_statistics(values)[3]
+    np.testing.assert_allclose(mcse, array_stats.mcse(values, method="mean"), rtol=1e-9)
+    # Three hundred means of independent runs scatter by the error that each run states.
+    scatter = values.mean(axis=(1, 2)).std(ddof=1)
+    assert abs(scatter / np.median(mcse) - 1) < 5 / np.sqrt(2 * 300)

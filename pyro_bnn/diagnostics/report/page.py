@@ -27,7 +27,13 @@ from pyro_bnn.diagnostics.report.predictions import (
 )
 from pyro_bnn.diagnostics.report.robustness import robustness_pictures, robustness_rows
 from pyro_bnn.diagnostics.report.sampler import sampler_pictures, sampler_rows
-from pyro_bnn.diagnostics.report.spaces import finer_rows, space_pictures, space_rows, worst_scalars
+from pyro_bnn.diagnostics.report.spaces import (
+    finer_rows,
+    layer_rows,
+    space_pictures,
+    space_rows,
+    worst_scalars,
+)
 from pyro_bnn.diagnostics.report.symmetry import (
     exchangeability_rows,
     log_order,
@@ -124,6 +130,7 @@ def render(trace: xr.DataTree, found: Diagnosis) -> str:
             diversity_pictures=diversity_pictures(found),
             spaces=space_rows(found),
             finer=finer_rows(found),
+            layers=layer_rows(found),
             has_null=found.null is not None,
             sorted=sorts_each_draw(trace),
             subsets=[result for result in found.convergence.values() if result.is_subset],

@@ -12,6 +12,7 @@ from pyro_bnn.diagnostics.blocks import gather
 from pyro_bnn.diagnostics.convergence import Convergence, Space
 from pyro_bnn.diagnostics.diagnosis import Diagnosis
 from pyro_bnn.diagnostics.format import ABSENT, number
+from pyro_bnn.diagnostics.layers import MAX_ROWS, Part, by_layer, by_site
 from pyro_bnn.diagnostics.report.pieces import Picture, over, picture, share, stat, whole
 
 _WORST = 4
@@ -42,9 +43,33 @@ def space_rows(found: Diagnosis) -> list[dict[str, str]]:
             "ess_median": whole(over(np.median, result.ess_bulk)),
             "ess_min": whole(over(np.min, result.ess_bulk)),
             "tail_median": whole(over(np.median, result.ess_tail)),
+            "mcse": number(over(np.max, result.relative_mcse)),
         }
         for space, result in shown.items()
     ]
+
+
+def layer_rows(found: Diagnosis) -> list[dict[str, Any]]:
+    """Lay out R-hat, ESS and MCSE of each site, or of each layer of networks of many sites."""
+    spaces = [s for s in ("weight", "canonical") if s in found.convergence]
+    results = [found.convergence[space] for space in spaces]
+    split = by_layer if any(len(by_site(one)) > MAX_ROWS for one in results) else by_site
+    columns = [{part.name: part for part in split(one)} for one in results]
+    names = dict.fromkeys(name for column in columns for name in column)
+    if len(names) < 2:
+        return []
+    return [
+        {"name": name, "cells": [cell for column in columns for cell in _cells(column.get(name))]}
+        for name in names
+    ]
+
+
+def _cells(part: Part | None) -> tuple[str, str, str]:
+    """Write R-hat, the least ESS and the largest MCSE of a site."""
+    if part is None:
+        return ABSENT, ABSENT, ABSENT
+    low, error = over(np.min, part.ess_bulk), over(np.max, part.relative_mcse)
+    return _median_and_max(part.rhat), whole(low), number(error)
 
 
 def finer_rows(found: Diagnosis) -> list[dict[str, str]]:
