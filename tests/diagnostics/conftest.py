@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from scipy.special import expit, gammaln, log_softmax
 from scipy.stats import norm
 
+from pyro_bnn.diagnostics import diagnose
+from pyro_bnn.diagnostics.diagnosis import Diagnosis
+
 Array = NDArray[np.float64]
 
 
@@ -221,6 +224,20 @@ def trace() -> xr.DataTree:
 @pytest.fixture(scope="session")
 def regression() -> xr.DataTree:
     return network_trace("continuous")
+
+
+@pytest.fixture(scope="session")
+def diagnosis(trace: xr.DataTree) -> Diagnosis:
+    """Diagnose the shared trace once."""
+    return diagnose(trace, max_scalars=20)
+
+
+@pytest.fixture
+def _undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make pictures, but do not draw them: for tests of what a page says."""
+    monkeypatch.setattr(
+        "pyro_bnn.diagnostics.plots.style.data_uri", lambda _: "data:image/svg+xml;base64,PHN2Zy8+"
+    )
 
 
 @pytest.fixture(params=["categorical", "bernoulli", "continuous"])

@@ -15,6 +15,7 @@ import xarray as xr
 from matplotlib import pyplot as plt
 
 from pyro_bnn.diagnostics import diagnose, write_report
+from pyro_bnn.diagnostics.diagnosis import Diagnosis
 from pyro_bnn.diagnostics.report import embeddings, render
 from pyro_bnn.errors import UserError
 
@@ -56,6 +57,18 @@ class Page(HTMLParser):
         ]
 
 
+@pytest.fixture(scope="module")
+def page(trace: xr.DataTree, diagnosis: Diagnosis) -> str:
+    """Render the page of the shared trace once, with nothing left behind."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(embeddings, "has_method", lambda method: method == "pca")
+        before = dict(mpl.rcParams)
+        text = render(trace, diagnosis)
+        assert plt.get_fignums() == []
+        assert dict(mpl.rcParams) == before
+    return text
+
+
 def test_page_needs_nothing_beside_it(any_trace: xr.DataTree, tmp_path: Path) -> None:
     path = write_report(any_trace, tmp_path / "report.html", diagnose(any_trace, max_scalars=20))
     assert list(tmp_path.iterdir()) == [path]
@@ -73,8 +86,8 @@ def test_page_needs_nothing_beside_it(any_trace: xr.DataTree, tmp_path: Path) ->
     assert all(attrs.get("alt") for tag, attrs in page.tags if tag == "img")
 
 
-def test_page_says_what_the_numbers_say(trace: xr.DataTree) -> None:
-    text = render(trace, diagnose(trace))
+def test_page_says_what_the_numbers_say(page: str) -> None:
+    text = page
     assert "The chains agree on the predictions on the test inputs" in text
     assert "They do not agree on the weights" in text
     assert "5 of 400 transitions diverged" in text
@@ -106,6 +119,7 @@ def test_page_says_what_the_numbers_say(trace: xr.DataTree) -> None:
         ),
     ],
 )
+@pytest.mark.usefixtures("_undrawn")
 def test_a_missing_group_leaves_the_rest(trace: xr.DataTree, missing: str) -> None:
     rest = {name: node for name, node in trace.children.items() if name != missing}
     smaller = xr.DataTree.from_dict({name: node.to_dataset() for name, node in rest.items()})
@@ -148,12 +162,14 @@ def test_broken_draws_are_named(trace: xr.DataTree) -> None:
     assert "1 draws hold a weight that is NaN or infinite" in text
 
 
-def test_text_from_the_trace_is_escaped(trace: xr.DataTree) -> None:
+@pytest.mark.usefixtures("_undrawn")
+def test_text_from_the_trace_is_escaped(trace: xr.DataTree, diagnosis: Diagnosis) -> None:
     hostile = trace.copy()
     hostile.attrs["model"] = "<script>alert(1)</script>"
-    assert "<script>" not in render(hostile, diagnose(hostile, max_scalars=5))
+    assert "<script>" not in render(hostile, diagnosis)
 
 
+@pytest.mark.usefixtures("_undrawn")
 def test_report_of_a_run_directory(trace: xr.DataTree, tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
@@ -164,13 +180,7 @@ def test_report_of_a_run_directory(trace: xr.DataTree, tmp_path: Path) -> None:
         write_report(tmp_path / "absent", tmp_path / "report.html")
 
 
-def test_pictures_leave_no_global_state(trace: xr.DataTree) -> None:
-    before = dict(mpl.rcParams)
-    render(trace, diagnose(trace, max_scalars=5))
-    assert plt.get_fignums() == []
-    assert dict(mpl.rcParams) == before
-
-
-def test_the_same_trace_gives_the_same_page(trace: xr.DataTree) -> None:
-    found = diagnose(trace, max_scalars=5)
-    assert render(trace, found) == render(trace, found)
+def test_the_same_trace_gives_the_same_page(
+    page: str, trace: xr.DataTree, diagnosis: Diagnosis
+) -> None:
+    assert render(trace, diagnosis) == page

@@ -10,6 +10,7 @@ import xarray as xr
 from scipy.stats import norm
 
 from pyro_bnn.diagnostics import diagnose, summarize
+from pyro_bnn.diagnostics.diagnosis import Diagnosis
 from pyro_bnn.diagnostics.statements import statements
 from pyro_bnn.diagnostics.verdict import verdicts
 
@@ -42,10 +43,12 @@ def test_rows_are_joined_by_kind_and_place() -> None:
     assert statements(xr.DataTree()) == []
 
 
-def test_the_summary_says_along_what_a_sampler_has_not_mixed(trace: xr.DataTree) -> None:
+def test_the_summary_says_along_what_a_sampler_has_not_mixed(
+    trace: xr.DataTree, diagnosis: Diagnosis
+) -> None:
     with_identities = trace.copy()
     with_identities["identities"] = xr.DataTree(identities([0.5, -1.5, 9.0], [1.0]))
-    found = diagnose(with_identities, max_scalars=5)
+    found = replace(diagnosis, statements=statements(with_identities))
     texts = {verdict.subject: verdict for verdict in verdicts(found)}
     assert texts["Identities"].level == "poor"
     assert "has not mixed along the scaling orbits of h0" in texts["Identities"].text
@@ -55,7 +58,8 @@ def test_the_summary_says_along_what_a_sampler_has_not_mixed(trace: xr.DataTree)
     assert summary["identities.p"] < 1e-9
     fine = trace.copy()
     fine["identities"] = xr.DataTree(identities([0.5, -1.5], [1.0]))
-    (good,) = [v for v in verdicts(diagnose(fine, 5)) if v.subject == "Identities"]
+    found = replace(diagnosis, statements=statements(fine))
+    (good,) = [v for v in verdicts(found) if v.subject == "Identities"]
     assert good.level == "good"
     assert "All 3 averages" in good.text
 
@@ -71,8 +75,8 @@ def test_the_order_of_units_is_judged(trace: xr.DataTree) -> None:
     assert "not mixed over the order of the units of h0" in verdict.text
 
 
-def test_canonical_weights_are_judged_beside_their_control(trace: xr.DataTree) -> None:
-    found = diagnose(trace, 20)
+def test_canonical_weights_are_judged_beside_their_control(diagnosis: Diagnosis) -> None:
+    found = diagnosis
     texts = {verdict.subject: verdict.text for verdict in verdicts(found)}
     assert found.null is not None
     expected = f"have median {np.median(found.null.rhat):.3f} and maximum"
@@ -91,13 +95,12 @@ def test_canonical_weights_are_judged_beside_their_control(trace: xr.DataTree) -
     ],
 )
 def test_the_order_of_units_is_graded_by_its_p_value(
-    trace: xr.DataTree, p_value: float, level: str, words: str
+    diagnosis: Diagnosis, p_value: float, level: str, words: str
 ) -> None:
-    found = diagnose(trace, 5)
-    test = replace(found.exchangeability["h0"], p_value=p_value)
+    test = replace(diagnosis.exchangeability["h0"], p_value=p_value)
     (verdict,) = [
         v
-        for v in verdicts(replace(found, exchangeability={"h0": test}))
+        for v in verdicts(replace(diagnosis, exchangeability={"h0": test}))
         if v.subject == "Order of units"
     ]
     assert verdict.level == level

@@ -12,7 +12,8 @@ import xarray as xr
 from arviz_stats.base import array_stats
 from rich.console import Console
 
-from pyro_bnn.diagnostics import SUMMARY_KEYS, diagnose, summarize, summary_table, write_summary
+from pyro_bnn.diagnostics import SUMMARY_KEYS, summarize, summary_table, write_summary
+from pyro_bnn.diagnostics.diagnosis import Diagnosis
 
 IDENTITIES = xr.Dataset(
     {
@@ -28,7 +29,7 @@ IDENTITIES = xr.Dataset(
 def test_every_key_is_documented_and_every_documented_key_occurs(make_trace) -> None:
     seen: set[str] = set()
     for likelihood in ("categorical", "bernoulli", "continuous"):
-        trace = make_trace(likelihood)
+        trace = make_trace(likelihood, draws=30)
         trace["sample_stats"]["tree_depth"] = trace["sample_stats"]["n_steps"]
         if likelihood == "continuous":
             trace["point_estimate"]["cdf"] = trace["predictions"]["cdf"][0, 0]
@@ -42,8 +43,8 @@ def test_every_key_is_documented_and_every_documented_key_occurs(make_trace) -> 
     assert all(SUMMARY_KEYS.values())
 
 
-def test_numbers_of_the_sampler(trace: xr.DataTree) -> None:
-    summary = summarize(trace)
+def test_numbers_of_the_sampler(trace: xr.DataTree, diagnosis: Diagnosis) -> None:
+    summary = summarize(trace, diagnosis)
     assert summary["chains"] == 4
     assert summary["draws"] == 100
     assert summary["weights"] == 39
@@ -58,9 +59,8 @@ def test_numbers_of_the_sampler(trace: xr.DataTree) -> None:
     assert summary["ess.function.per_second"] == pytest.approx(ess / 73.5)
 
 
-def test_a_diagnosis_is_not_computed_again(trace: xr.DataTree) -> None:
-    found = diagnose(trace, max_scalars=10)
-    assert summarize(trace, found)["scalars.weight"] == 10
+def test_a_diagnosis_is_not_computed_again(trace: xr.DataTree, diagnosis: Diagnosis) -> None:
+    assert summarize(trace, diagnosis)["scalars.weight"] == 20
 
 
 def test_keys_of_missing_groups_are_left_out(trace: xr.DataTree) -> None:
@@ -106,7 +106,7 @@ def test_one_chain_has_no_rhat(make_trace, tmp_path: Path) -> None:
 @pytest.mark.parametrize("likelihood", ["categorical", "continuous"])
 def test_table_fits_80_columns(make_trace, likelihood: str) -> None:
     console = Console(width=80, record=True, file=io.StringIO())
-    console.print(summary_table(summarize(make_trace(likelihood))))
+    console.print(summary_table(summarize(make_trace(likelihood, draws=30))))
     lines = console.export_text().splitlines()
     assert max(len(line) for line in lines) <= 80
     text = "\n".join(lines)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import xarray as xr
 
 from pyro_bnn.diagnostics import diagnose
+from pyro_bnn.diagnostics.diagnosis import Diagnosis
+from pyro_bnn.diagnostics.sampler import sampler
 from pyro_bnn.diagnostics.verdict import comparison, headline, verdicts
 
 
@@ -33,16 +37,16 @@ def test_one_bad_input_is_enough() -> None:
     assert headline(diagnose(trace)).level == "poor"
 
 
-def test_no_divergence_is_said_to_be_good(trace: xr.DataTree) -> None:
+def test_no_divergence_is_said_to_be_good(trace: xr.DataTree, diagnosis: Diagnosis) -> None:
     clean = trace.copy(deep=True)
     clean["sample_stats"]["diverging"][:] = False
-    (verdict,) = [v for v in verdicts(diagnose(clean)) if v.subject == "Divergences"]
+    found = replace(diagnosis, sampler=sampler(clean))
+    (verdict,) = [v for v in verdicts(found) if v.subject == "Divergences"]
     assert (verdict.level, verdict.text) == ("good", "0 of 400 transitions diverged.")
 
 
-def test_comparison_names_the_better_one(trace: xr.DataTree) -> None:
-    text = comparison(diagnose(trace, max_scalars=5))
-    found = diagnose(trace, max_scalars=5)
-    lower = found.posterior.scores()["nll"] < found.point.scores()["nll"]
+def test_comparison_names_the_better_one(diagnosis: Diagnosis) -> None:
+    text = comparison(diagnosis)
+    lower = diagnosis.posterior.scores()["nll"] < diagnosis.point.scores()["nll"]
     assert f"{'lower' if lower else 'higher'} negative log likelihood" in text
     assert comparison(diagnose(xr.DataTree())) == ""
