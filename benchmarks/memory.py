@@ -19,7 +19,7 @@ def peak_megabytes(draws: int, folder: Path) -> float:
     """Run the command line and return its peak resident memory."""
     command = [sys.executable, "-m", "pyro_bnn.infer", "models/digits_mlp.py"]
     command += ["--draws", str(draws), "--warmup", "20", "--out", str(folder / str(draws))]
-    command += ["--set", "kernel.num_steps=1", "--set", "kernel.jitter=0.0"]
+    command += ["--recipe", "hmc.toml", "--set", "kernel.num_steps=1", "--set", "kernel.jitter=0.0"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     if status != 0:

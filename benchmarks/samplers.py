@@ -6,12 +6,13 @@ Run: python benchmarks/samplers.py [--models diabetes_mlp digits_mlp] [--kernels
 
 Kernels are our recipes (hmc, nuts, chees, mclmc, adjusted-mclmc, taken from inference/*.toml), each
 with its gradient eager or, under its name and "-compiled", compiled, and the peers pyro-nuts,
-numpyro-nuts and blackjax-mclmc. Each run warms up (its recipe's steps, or `--warmup` of them; peers
-take 150 or the same number, BlackJAX ten integrator steps for each) and then draws until the
-budget, one for all models or one each, is spent. Bulk ESS and R-hat are those of the log predictive
-probabilities of all test rows; seconds have warm-up in them and, for our eager runs, the tracing;
-what JAX or we compile stands beside them. A run counts as converged if its median R-hat is at most
-1.01. Gradients are those that the batch computed, of each chain, with the waiting of NUTS.
+numpyro-nuts and blackjax-mclmc. By default it is chees-compiled, which is what the default recipe
+runs, beside the three peers: some 18 minutes. Each run warms up (its recipe's steps, or `--warmup`
+of them; peers take 150 or the same number, BlackJAX ten integrator steps for each) and then draws
+until the budget, one for all models or one each, is spent. Bulk ESS and R-hat are those of the log
+predictive probabilities of all test rows; seconds have warm-up in them and, for our eager runs, the
+tracing; what JAX or we compile stands beside them. A run counts as converged if its median R-hat is
+at most 1.01. Gradients are those that the batch computed, of each chain, with the waiting of NUTS.
 
 The NUTS of the peers has `--nuts-seeds` seeds and `--nuts-budget` seconds. Pyro runs one chain: its
 ESS per second is that of one chain and not extrapolated, its R-hat is that of its halves. The row
@@ -48,6 +49,7 @@ RECIPES = ("hmc", "nuts", "chees", "mclmc", "adjusted-mclmc")
 OURS = (*RECIPES, *(f"{name}{COMPILED}" for name in RECIPES))
 EXACT = ("hmc", "nuts", "chees", "adjusted-mclmc")
 PEERS = ("pyro-nuts", "numpyro-nuts", "blackjax-mclmc")
+DEFAULT = (f"chees{COMPILED}", *PEERS)
 COLUMNS = (
     "model", "kernel", "seed", "seconds", "compiling", "draws", "gradients a chain", "R-hat",
     "ESS", "ESS/s", "ESS per 1,000 chain-gradients", "converged",
@@ -203,7 +205,7 @@ def main() -> None:
     """Run what is asked for; print every run, then the medians over seeds."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", nargs="+", default=["diabetes_mlp", "digits_mlp"])
-    parser.add_argument("--kernels", nargs="+", default=[*RECIPES, *PEERS], choices=[*OURS, *PEERS])
+    parser.add_argument("--kernels", nargs="+", default=DEFAULT, choices=[*OURS, *PEERS])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument(
         "--budget", type=float, nargs="+", default=[20.0, 45.0], help="seconds of a run, by model"
@@ -217,6 +219,7 @@ def main() -> None:
     options = parser.parse_args()
     if len(options.budget) not in (1, len(options.models)):
         parser.error("give one --budget, or one for each model")
+    began = time.perf_counter()
     torch.set_num_threads(options.threads)
     budgets = dict(zip(options.models, options.budget * len(options.models), strict=False))
     print(
@@ -249,7 +252,7 @@ def main() -> None:
         median = np.median([rate for rate, _ in found])
         reached = sum(converged for _, converged in found)
         print(f"| {model} | {kernel} | {median:.1f} | {reached} of {len(found)} |")
-    print(f"\n{choice(rates, options.models)}")
+    print(f"\n{choice(rates, options.models)}\n\n{time.perf_counter() - began:.0f} s in all")
 
 
 if __name__ == "__main__":
