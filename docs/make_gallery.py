@@ -19,8 +19,8 @@ PAGE = HERE / "reference" / "generated" / "gallery.txt"
 
 # A classification with inputs from elsewhere and corrupted ones, and a regression.
 RUNS = {
-    "digits_mlp": ["--chains=4", "--warmup=60", "--draws=40", "--set=kernel.num_steps=12"],
-    "diabetes_mlp": ["--chains=4", "--warmup=80", "--draws=40", "--set=kernel.num_steps=12"],
+    "digits_mlp": ["--chains=4", "--warmup=60", "--draws=40"],
+    "diabetes_mlp": ["--chains=4", "--warmup=80", "--draws=40"],
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,14 +13,30 @@ from torch.fx import GraphModule
 from pyro_bnn.graph import trace_graph
 from pyro_bnn.passes.pipeline import optimise, prepare_for_compiler
 
-__all__ = ["trace_gradient"]
+__all__ = ["Traced", "trace_gradient"]
 
 Gradient = Callable[..., tuple[Tensor, Tensor]]
 
 
-def trace_gradient(
-    function: Gradient, *inputs: Tensor, compiled: bool = False
-) -> tuple[Gradient, str]:
+class Traced(NamedTuple):
+    """A function in the form that it takes at every call.
+
+    Attributes
+    ----------
+    function : callable
+        The same function as the one that was traced.
+    path : str
+        Which form it takes, and why not a faster one.
+    passes : tuple of str
+        The passes of `pyro_bnn.passes` that rewrote it.
+    """
+
+    function: Gradient
+    path: str
+    passes: tuple[str, ...] = ()
+
+
+def trace_gradient(function: Gradient, *inputs: Tensor, compiled: bool = False) -> Traced:
     """Trace a batched value and gradient into the fastest form that computes the same.
 
     Each form is compared with the function itself before it is used. Where one fails, the next
@@ -37,10 +54,8 @@ def trace_gradient(
 
     Returns
     -------
-    function : callable
-        The same function.
-    path : str
-        Which form it takes, and why not a faster one.
+    Traced
+        The same function, the form that it takes and why.
     """
     # Somewhere else than where it was traced, so that a branch that was burnt in shows.
     elsewhere = (0.5 * inputs[0].detach() + 0.1, *inputs[1:])
@@ -49,25 +64,26 @@ def trace_gradient(
         expected = function(*elsewhere)
         _check(plain, elsewhere, expected)
     except Exception as error:
-        return function, f"vmap, untraced ({_first_line(error)})"
+        return Traced(function, f"vmap, untraced ({_first_line(error)})")
     device = inputs[0].device
     why = ""
     if compiled:
         try:
             graph = _copy(plain)
-            prepare_for_compiler(graph, device)
+            passes = prepare_for_compiler(graph, device)
             fast = _without_autograd(_compile(graph, *elsewhere))
             _check(fast, elsewhere, expected)
-            return fast, "ATen graph, compiled"
+            return Traced(fast, "ATen graph, compiled", tuple(passes))
         except Exception as error:
             why = f"; not compiled ({_first_line(error)})"
     try:
         graph = _copy(plain)
-        optimise(graph, device)
+        passes = optimise(graph, device)
         _check(graph, elsewhere, expected)
     except Exception as error:
-        return _without_autograd(plain), f"ATen graph, eager, as traced ({_first_line(error)}){why}"
-    return _without_autograd(graph), f"ATen graph, eager{why}"
+        path = f"ATen graph, eager, as traced ({_first_line(error)}){why}"
+        return Traced(_without_autograd(plain), path)
+    return Traced(_without_autograd(graph), f"ATen graph, eager{why}", tuple(passes))
 
 
 def _compile(graph: GraphModule, *inputs: Tensor) -> Gradient:

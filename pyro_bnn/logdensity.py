@@ -49,7 +49,8 @@ class LogDensity:
 
     Gradients are ``vmap(grad_and_value(potential))`` traced to a plain ATen graph at the first
     call with a given number of chains: no Pyro and no functorch Python runs per step. Where
-    tracing fails the untraced ``vmap`` is used; `gradient_path` says which, and why.
+    tracing fails the untraced ``vmap`` is used; `gradient_path` says which, and why, and
+    `gradient_passes` names the passes that rewrote the graph.
 
     Parameters
     ----------
@@ -82,6 +83,7 @@ class LogDensity:
         self.args = args
         self.kwargs = kwargs
         self.gradient_path = "not yet traced"
+        self.gradient_passes: tuple[str, ...] = ()
         self.likelihood_temperature = 1.0
         self.posterior_temperature = 1.0
         self._compiled = False
@@ -373,7 +375,7 @@ class LogDensity:
         other = copy.copy(self)
         other._compiled = True
         other._graphs = {}
-        other.gradient_path = "not yet traced"
+        other.gradient_path, other.gradient_passes = "not yet traced", ()
         return other
 
     # The model itself
@@ -556,8 +558,9 @@ class LogDensity:
                 gradient, value = plain(*tensors)
             return value, gradient
 
-        gradient, self.gradient_path = trace_gradient(swapped, *inputs, compiled=self._compiled)
-        return gradient
+        found = trace_gradient(swapped, *inputs, compiled=self._compiled)
+        self.gradient_path, self.gradient_passes = found.path, found.passes
+        return found.function
 
     def arithmetic(self) -> AbstractContextManager[Any]:
         """Return the context in which the model runs: `torch.autocast`, or none."""

@@ -12,7 +12,7 @@ from typing import Any, Literal, Self, get_args
 from pydantic import Field, ValidationError, model_validator
 
 from pyro_bnn.errors import UserError
-from pyro_bnn.infer.settings import GUIDES, KERNELS, AnyGuide, AnyKernel, HMCSettings, Table
+from pyro_bnn.infer.settings import GUIDES, KERNELS, AnyGuide, AnyKernel, ChEESSettings, Table
 from pyro_bnn.infer.settings.orbit import OrbitSettings
 from pyro_bnn.infer.settings.quotient import QuotientSettings
 from pyro_bnn.infer.settings.start import StartSettings
@@ -62,7 +62,7 @@ class Recipe(Table):
     Attributes
     ----------
     kernel : KernelSettings, optional
-        The sampler; HMC, if there is no guide either.
+        The sampler; ChEES, if there is no guide either.
     guide : GuideSettings, optional
         The guide instead; its members are the chains of the run.
     run : RunSettings
@@ -86,6 +86,13 @@ class Recipe(Table):
     def _refuse_starts_that_do_not_fit(self) -> Self:
         if self.guide is not None and (self.start.source != "prior" or self.orbit.every):
             raise ValueError("the tables [start] and [orbit] belong to [kernel], not to [guide]")
+        if self.kernel is not None and self._smallest_batch() < self.kernel.least_chains:
+            where = "" if self.run.block is None else f" in blocks of {self.run.block}"
+            raise ValueError(
+                f"{self.kernel.name} learns across {self.kernel.least_chains} chains or more, and "
+                f"run.chains = {self.run.chains}{where} leaves one alone: give another number, or "
+                "take a recipe whose chains need no others, such as hmc.toml"
+            )
         if self.start.source == "ensemble" and self.run.chains % self.start.members:
             raise ValueError(
                 f"run.chains = {self.run.chains} is no multiple of "
@@ -97,7 +104,7 @@ class Recipe(Table):
     @classmethod
     def _one_method(cls, tables: Any) -> Any:
         if tables.get("kernel") is None and tables.get("guide") is None:
-            return {**tables, "kernel": HMCSettings()}
+            return {**tables, "kernel": ChEESSettings()}
         if tables.get("kernel") is not None and tables.get("guide") is not None:
             raise ValueError(
                 "a recipe has one method: give the table [kernel] or [guide], not both"
@@ -113,13 +120,32 @@ class Recipe(Table):
             Rows of the training data, on which the steps of a guide's epoch depend.
         """
         if self.run.compile == "auto":
-            if self.guide is not None:
-                least = self.guide.least_gradients(rows)
-            else:
-                assert self.kernel is not None
-                least = (self.run.warmup + self.run.draws) * self.kernel.least_gradients
-            return self.run.chains * least >= WORTH_COMPILING
+            return self.expected_gradients(rows) >= WORTH_COMPILING
         return self.run.compile == "always"
+
+    def why_compiled(self, rows: int) -> str:
+        """Say in a few words whether gradients are compiled, and why; see `compiles`."""
+        chosen = "compiled" if self.compiles(rows) else "not compiled"
+        if self.run.compile != "auto":
+            return f"{chosen}, as run.compile = {self.run.compile} asks"
+        return (
+            f"{chosen}: some {self.expected_gradients(rows):,} are expected, and it pays from "
+            f"{WORTH_COMPILING:,} on"
+        )
+
+    def expected_gradients(self, rows: int) -> int:
+        """Count the gradients of the run, of all chains, as far as the recipe tells."""
+        if self.guide is not None:
+            each = self.guide.least_gradients(rows)
+        else:
+            assert self.kernel is not None
+            each = (self.run.warmup + self.run.draws) * self.kernel.expected_gradients
+        return self.run.chains * each
+
+    def _smallest_batch(self) -> int:
+        """Count the chains of the smallest block."""
+        block = min(self.run.block or self.run.chains, self.run.chains)
+        return self.run.chains % block or block
 
     @property
     def method(self) -> str:

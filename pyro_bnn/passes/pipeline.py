@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from functools import partial
+
 import torch
 from torch.fx import GraphModule
 
@@ -22,8 +25,10 @@ from pyro_bnn.passes.views import join_views
 
 __all__ = ["optimise", "prepare_for_compiler"]
 
+Pass = Callable[[GraphModule], None]
 
-def optimise(module: GraphModule, device: torch.device) -> None:
+
+def optimise(module: GraphModule, device: torch.device) -> list[str]:
     """Rewrite a traced gradient, in place, to run faster as it is.
 
     Parameters
@@ -32,18 +37,19 @@ def optimise(module: GraphModule, device: torch.device) -> None:
         What `trace_graph` made of a batched function of a flat position ``(chain, dim)``.
     device : torch.device
         Where it runs.
+
+    Returns
+    -------
+    list of str
+        Names of the passes that found something to rewrite, in their order.
     """
-    _rearrange(module, device)
-    fold_biases(module)
-    use_log_softmax(module)
+    passes = [*_rearranging(device), fold_biases, use_log_softmax]
     if device.type == "cpu":
-        use_onednn(module)
-    lay_out_constants(module)
-    drop_identities(module)
-    reuse_memory(module)
+        passes.append(use_onednn)
+    return _apply([*passes, lay_out_constants, drop_identities, reuse_memory], module)
 
 
-def prepare_for_compiler(module: GraphModule, device: torch.device) -> None:
+def prepare_for_compiler(module: GraphModule, device: torch.device) -> list[str]:
     """Rewrite a traced gradient, in place, in the ways that a compiler does not find.
 
     It joins element-wise operators, reductions and biases by itself.
@@ -54,26 +60,47 @@ def prepare_for_compiler(module: GraphModule, device: torch.device) -> None:
         What `trace_graph` made of a batched function of a flat position ``(chain, dim)``.
     device : torch.device
         Where it runs.
+
+    Returns
+    -------
+    list of str
+        Names of the passes that found something to rewrite, in their order.
     """
-    _rearrange(module, device)
+    passes = _rearranging(device)
     if device.type == "cpu":
-        use_onednn(module, activations=False)
-    use_rational_tanh(module)
-    lay_out_constants(module)
-    drop_identities(module)
+        passes.append(partial(use_onednn, activations=False))
+    return _apply([*passes, use_rational_tanh, lay_out_constants, drop_identities], module)
 
 
-def _rearrange(module: GraphModule, device: torch.device) -> None:
-    drop_identities(module)
+def _rearranging(device: torch.device) -> list[Pass]:
+    """List the passes that choose layouts, which come first."""
+    passes: list[Pass] = [drop_identities]
     if device.type == "cpu":
-        join_views(module)
-        drop_identities(module)
-        activate_after_pooling(module)
-        unfold_convolutions(module)
-        pool_data_last(module)
-        join_views(module)
-        drop_identities(module)
-    lay_out_products(module)
-    drop_identities(module)
-    drop_repeats(module)
-    merge_sites(module)
+        passes += [
+            join_views,
+            drop_identities,
+            activate_after_pooling,
+            unfold_convolutions,
+            pool_data_last,
+            join_views,
+            drop_identities,
+        ]
+    return [*passes, lay_out_products, drop_identities, drop_repeats, merge_sites]
+
+
+def _apply(passes: Iterable[Pass], module: GraphModule) -> list[str]:
+    """Let one pass after the other rewrite the graph; name those that changed it, each once."""
+    changed: dict[str, None] = {}
+    before = _spelled(module)
+    for rewrite in passes:
+        rewrite(module)
+        after = _spelled(module)
+        if after != before:
+            function = rewrite.func if isinstance(rewrite, partial) else rewrite
+            changed[function.__name__] = None
+        before = after
+    return list(changed)
+
+
+def _spelled(module: GraphModule) -> list[str | None]:
+    return [node.format_node() for node in module.graph.nodes]

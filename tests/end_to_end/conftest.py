@@ -32,6 +32,7 @@ BRIEF = [
     "--chains=3",
     "--warmup=30",
     "--draws=12",
+    "--recipe=hmc.toml",
     "--set=kernel.num_steps=4",
     "--set=run.segment_draws=5",
     "--set=run.threads=1",

@@ -46,6 +46,8 @@ def test_a_run_in_blocks_is_a_run_like_any(infer, script, tmp_path):
     with open_trace(out) as trace:
         assert dict(trace["posterior"].sizes)["chain"] == 4
         assert "canonical_posterior" in trace.children
+        assert trace.attrs["gradient_path"] == "ATen graph, eager"
+        assert "lay_out_products" in trace.attrs["gradient_passes"]
         before = trace["posterior"]["0.weight"].to_numpy()
     done = infer("--chains=4", "--set=run.block=2", f"--out={out}", "--no-report", "--resume")
     assert done.code == 0, done.err

@@ -160,6 +160,27 @@ def test_without_a_report_and_without_a_quotient(infer, script, tmp_path):
         assert "canonical_posterior" not in tree.children
 
 
+def test_the_default_recipe_says_which_path_its_gradient_took_and_why(command, script, tmp_path):
+    run = tmp_path / "run"
+    brief = ["--chains=4", "--warmup=30", "--draws=10", "--set=run.threads=1", "--no-report"]
+    outcome = command("infer", script(), *brief, "--out", run)
+    assert outcome.code == 0, outcome.err
+    assert "recipe     chees, 4 chains" in outcome.out
+    assert "gradients  not compiled: some 7,200 are expected" in outcome.out
+    assert "path       ATen graph, eager\n" in outcome.out
+    with open_trace(run) as trace:
+        assert trace.attrs["gradient_path"] == "ATen graph, eager"
+        passes = json.loads(trace.attrs["gradient_passes"])
+    assert "lay_out_products" in passes
+    assert f"passes     {', '.join(passes)}\n" in outcome.out
+
+
+def test_one_chain_is_told_what_the_default_recipe_needs(command, script, tmp_path):
+    out = ["--out", tmp_path / "run", "--set=run.threads=1"]
+    command("infer", script(), "--chains=1", *out).assert_refused("run.chains = 1", "hmc.toml")
+    assert not (tmp_path / "run").exists()
+
+
 def test_same_seed_same_draws_in_another_directory(command, script, tmp_path):
     recipe = tmp_path / "own.toml"
     recipe.write_text(
@@ -253,7 +274,7 @@ def test_bad_scripts_get_one_sentence(infer, script, tmp_path, case):
         (["nowhere.py"], ["nowhere.py"]),
         (["--set=run.chians=4"], ["'run.chians'", "did you mean 'run.chains'?"]),
         (["--set=kernel.num_stpes=4"], ["'kernel.num_stpes'", "'kernel.num_steps'"]),
-        (["--set=kernel.max_tree_depth=4"], ["'kernel.max_tree_depth'", "'hmc'", "num_steps"]),
+        (["--set=kernel.max_tree_depth=4"], ["'kernel.max_tree_depth'", "'chees'", "num_steps"]),
         (["--set=chains=4"], ["'chains'", "'run.chains'"]),
         (["--set=run.draws=-4"], ["run.draws = -4", "greater than or equal to 1"]),
         (["--set=run.draws=many"], ["run.draws = 'many'"]),

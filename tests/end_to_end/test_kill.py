@@ -19,6 +19,7 @@ ARGUMENTS = [
     "--chains=4",
     "--warmup=20",
     "--draws=280",
+    "--recipe=hmc.toml",
     "--set=kernel.num_steps=6",
     "--set=run.segment_draws=4",
     "--set=run.threads=1",

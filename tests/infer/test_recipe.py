@@ -103,6 +103,17 @@ def test_what_is_wrong_is_named(key, value, parts):
             {"guide": {"name": "map"}, "orbit": {"every": 1}},
             "the tables [start] and [orbit] belong to [kernel], not to [guide]",
         ),
+        (
+            {"kernel": {"name": "chees"}, "run": {"chains": 1}},
+            "chees learns across 2 chains or more, and run.chains = 1 leaves one alone: give "
+            "another number, or take a recipe whose chains need no others, such as hmc.toml",
+        ),
+        (
+            {"kernel": {"name": "chees"}, "run": {"chains": 9, "block": 4}},
+            "chees learns across 2 chains or more, and run.chains = 9 in blocks of 4 leaves one "
+            "alone: give another number, or take a recipe whose chains need no others, such as "
+            "hmc.toml",
+        ),
     ],
 )
 def test_keys_that_do_not_go_together_are_named(tables, sentence):
@@ -128,6 +139,9 @@ def test_a_schedule_is_built_from_its_keys():
         ({"kernel": {"name": "hmc", "num_steps": 40}, "run": {"draws": 632}}, True),
         ({"kernel": {"name": "hmc", "num_steps": 40}, "run": {"draws": 631}}, False),
         ({"kernel": {"name": "nuts"}}, False),
+        ({"kernel": {"name": "chees"}}, False),
+        ({"kernel": {"name": "chees"}, "run": {"draws": 1500}}, True),
+        ({"kernel": {"name": "chees", "adapt_num_steps": False, "num_steps": 105}}, True),
         ({"kernel": {"name": "sgld", "steps_per_draw": 1000}, "run": {"draws": 1000}}, True),
         ({"kernel": {"name": "hmc"}, "run": {"compile": "always"}}, True),
         ({"kernel": {"name": "sgld", "steps_per_draw": 10**6}, "run": {"compile": "never"}}, False),
@@ -141,6 +155,26 @@ def test_a_schedule_is_built_from_its_keys():
 )
 def test_a_run_is_compiled_where_it_is_long_enough(tables, compiled):
     assert Recipe.parse(tables, "here").compiles(rows=1300) is compiled
+
+
+def test_a_run_says_why_it_is_compiled_or_not():
+    tables = {"kernel": {"name": "hmc", "num_steps": 40}}
+    assert Recipe.parse(tables, "here").why_compiled(rows=1300) == (
+        "not compiled: some 192,000 are expected, and it pays from 500,000 on"
+    )
+    assert Recipe.parse(tables, "here", {"run.draws": 700}).why_compiled(rows=1300) == (
+        "compiled: some 544,000 are expected, and it pays from 500,000 on"
+    )
+    assert Recipe.parse(tables, "here", {"run.compile": "always"}).why_compiled(rows=1300) == (
+        "compiled, as run.compile = always asks"
+    )
+
+
+def test_one_chain_alone_is_fine_where_it_needs_no_other():
+    for name in ("hmc", "nuts", "mclmc"):
+        assert Recipe.parse({"kernel": {"name": name}}, "here", {"run.chains": 1}).run.chains == 1
+    blocks = {"run": {"chains": 10, "block": 4}}
+    assert Recipe.parse({"kernel": {"name": "chees"}, **blocks}, "here").run.block == 4
 
 
 def test_every_recipe_is_listed_in_the_docs():

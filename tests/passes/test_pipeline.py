@@ -180,3 +180,27 @@ def test_densities_take_the_rewritten_graph(name):
     density = BUILDS[name](torch.float32)
     density.value_and_grad(torch.zeros(2, density.dim))
     assert density.gradient_path == "ATen graph, eager"
+
+
+@pytest.mark.parametrize(
+    ("name", "taken", "left"),
+    [
+        ("tanh", ["lay_out_products", "fold_biases", "use_onednn"], ["use_log_softmax"]),
+        ("relu", ["lay_out_products", "use_log_softmax"], ["unfold_convolutions"]),
+        ("no bias", ["lay_out_products"], ["fold_biases", "pool_data_last"]),
+        ("cnn", ["unfold_convolutions", "pool_data_last", "use_log_softmax"], ["fold_biases"]),
+    ],
+)
+def test_the_passes_that_rewrote_a_gradient_are_named(name, taken, left):
+    density = BUILDS[name](torch.float32)
+    assert density.gradient_passes == ()
+    density.value_and_grad(torch.zeros(CHAINS, density.dim))
+    assert set(taken) <= set(density.gradient_passes)
+    assert not set(left) & set(density.gradient_passes)
+    assert len(set(density.gradient_passes)) == len(density.gradient_passes)
+
+
+def test_a_pass_that_changes_nothing_is_not_named():
+    graph = traced(BUILDS["relu"](torch.float32))
+    assert "use_log_softmax" in optimise(graph, torch.device("cpu"))
+    assert "use_log_softmax" not in optimise(graph, torch.device("cpu"))

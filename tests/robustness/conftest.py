@@ -47,6 +47,7 @@ BRIEF = [
     "--chains=2",
     "--warmup=10",
     "--draws=40",
+    "--recipe=hmc.toml",
     "--set=kernel.num_steps=3",
     "--set=run.segment_draws=4",
     "--set=run.threads=1",

@@ -43,7 +43,7 @@ def infer(
         Path | None, typer.Argument(help="Model script; models/digits_mlp.py by default.")
     ] = None,
     recipe: Annotated[
-        Path | None, typer.Option(help="Recipe, a TOML file; inference/hmc.toml by default.")
+        Path | None, typer.Option(help="Recipe, a TOML file; inference/chees.toml by default.")
     ] = None,
     chains: Annotated[int | None, typer.Option(help="run.chains of the recipe.")] = None,
     draws: Annotated[int | None, typer.Option(help="run.draws of the recipe.")] = None,

@@ -90,6 +90,8 @@ def run_block(task: Task) -> int:
     result = {
         "progress": asdict(sampled.progress),
         "start": RunDirectory(folder).recorded_start(),
+        "gradient_path": density.gradient_path,
+        "gradient_passes": density.gradient_passes,
         "members": None if guide is None else guide.members,
         "failures": None if guide is None else guide.failures,
         "batching": "" if guide is None else guide.batching,
@@ -172,7 +174,7 @@ def _together(recipe: Recipe, run: RunDirectory, cut: list[Block]) -> BlockedRun
         run.start_file.write_text(json.dumps(start), encoding="utf-8")
     batching = f"blocks of {recipe.run.block}; in the last, {result['batching']}"
     guide = BlockedGuide(members, failures, batching) if recipe.guide else None
-    return BlockedRun(total, guide)
+    return BlockedRun(total, result["gradient_path"], tuple(result["gradient_passes"]), guide)
 
 
 def _append_start(start: dict[str, list[float]], found: Mapping[str, list[float]]) -> None:

@@ -15,7 +15,7 @@ from pyro_bnn.infer.recipe import Recipe
 __all__ = ["DEFAULT_MODEL", "assignment", "chosen_run"]
 
 DEFAULT_MODEL = "models/digits_mlp.py"
-_DEFAULT_RECIPE = "hmc.toml"
+_DEFAULT_RECIPE = "chees.toml"
 _BLOCK = 8
 """Chains or members of a block where the recipe does not say."""
 

@@ -15,7 +15,7 @@ from pyro_bnn.errors import UserError
 from pyro_bnn.infer.cli.blocks import sample_in_blocks
 from pyro_bnn.infer.cli.rundir import RunDirectory
 from pyro_bnn.infer.cli.script import ModelScript
-from pyro_bnn.infer.cli.stages import declare, judge, quotient, record, sample
+from pyro_bnn.infer.cli.stages import declare, gradient_taken, judge, quotient, record, sample
 from pyro_bnn.infer.cli.telling import console
 from pyro_bnn.infer.distributed import Scheduler
 from pyro_bnn.infer.distributed.outcome import BlockedRun
@@ -112,6 +112,7 @@ def _tell_task(
         + f"{settings.draws} draws, seed {settings.seed}, {settings.device}, "
         f"{settings.threads} thread" + ("s" if settings.threads > 1 else "")
     )
+    out.print(f"gradients  {recipe.why_compiled(density.rows)}")
 
 
 def _tell_sampled(
@@ -130,8 +131,12 @@ def _tell_sampled(
     seconds = progress.seconds_warmup + progress.seconds_sampling
     out.print(
         f"sampled    {seconds:.0f} s, {progress.gradients * recipe.run.chains:,} gradients, "
-        f"{progress.divergences} divergences, path: {density.gradient_path}"
+        f"{progress.divergences} divergences"
     )
+    path, passes = gradient_taken(mcmc, density)
+    out.print(f"path       {path}", markup=False)
+    if passes:
+        out.print(f"passes     {', '.join(passes)}")
     for failure in getattr(getattr(mcmc, "guide", None), "failures", []):
         out.print(f"failed     {failure}")
     if progress.dead:

@@ -33,7 +33,15 @@ from pyro_bnn.symmetry.members import quotient_of_members
 from pyro_bnn.trace import Collection, assemble, open_trace
 from pyro_bnn.trace.attributes import check_attributes
 
-__all__ = ["declare", "judge", "quotient", "quotient_collection", "record", "sample"]
+__all__ = [
+    "declare",
+    "gradient_taken",
+    "judge",
+    "quotient",
+    "quotient_collection",
+    "record",
+    "sample",
+]
 
 
 def declare(script: ModelScript, recipe: Recipe) -> tuple[LogDensity, Data]:
@@ -96,6 +104,15 @@ def sample(
     return mcmc
 
 
+def gradient_taken(
+    mcmc: MCMC | GuideRun | BlockedRun, density: LogDensity
+) -> tuple[str, tuple[str, ...]]:
+    """Say which form the gradient of a run took and why, and which passes rewrote it."""
+    if isinstance(mcmc, BlockedRun):
+        return mcmc.gradient_path, mcmc.gradient_passes
+    return density.gradient_path, density.gradient_passes
+
+
 def record(
     mcmc: MCMC | GuideRun | BlockedRun,
     density: LogDensity,
@@ -106,6 +123,7 @@ def record(
 ) -> None:
     """Join the segments into ``trace.nc``; add predictions and the point estimate."""
     kind = likelihood_kind(density, data.test.x, data.test.y)
+    path, passes = gradient_taken(mcmc, density)
     generator = torch.Generator(density.device).manual_seed(recipe.run.seed)
     started = time.perf_counter()
     point = maximum_a_posteriori(density, generator)
@@ -120,7 +138,8 @@ def record(
         "seed": recipe.run.seed,
         "device": recipe.run.device,
         "threads": torch.get_num_threads(),
-        "gradient_path": density.gradient_path,
+        "gradient_path": path,
+        "gradient_passes": list(passes),
         "creation_library": "pyro_bnn",
         "creation_library_version": pyro_bnn.__version__,
         "created_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -28,9 +28,15 @@ class BlockedRun:
     progress : Progress
         Times are sums over blocks, as if one process had done them all; gradients are those of a
         chain on average.
+    gradient_path : str
+        Which form the gradient took in the last block, and why.
+    gradient_passes : tuple of str
+        The passes that rewrote it.
     guide : BlockedGuide, optional
         Of a guide.
     """
 
     progress: Progress
+    gradient_path: str
+    gradient_passes: tuple[str, ...]
     guide: BlockedGuide | None = None

@@ -22,8 +22,13 @@ class KernelSettings(Table):
     name: str
 
     @property
-    def least_gradients(self) -> int:
-        """Gradients that a step costs each chain at least, as far as the settings tell."""
+    def expected_gradients(self) -> int:
+        """Gradients that a step costs each chain, as far as the settings tell; else one."""
+        return 1
+
+    @property
+    def least_chains(self) -> int:
+        """Chains that have to move together."""
         return 1
 
     def kernel(self, density: LogDensity) -> Kernel:

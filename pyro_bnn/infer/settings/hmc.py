@@ -26,8 +26,8 @@ class HMCSettings(HamiltonianSettings):
     )
 
     @property
-    def least_gradients(self) -> int:
-        """Gradients that a step costs each chain at least, as far as the settings tell."""
+    def expected_gradients(self) -> int:
+        """Gradients that a step costs each chain, as far as the settings tell; else one."""
         return self.num_steps or 1
 
     def kernel(self, density: LogDensity) -> HMC:

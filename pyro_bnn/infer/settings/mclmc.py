@@ -33,8 +33,8 @@ class MCLMCSettings(KernelSettings):
     full_mass: bool = Field(False, description="Dense mass matrix; for up to some 500 weights.")
 
     @property
-    def least_gradients(self) -> int:
-        """Gradients that a step costs each chain at least, as far as the settings tell."""
+    def expected_gradients(self) -> int:
+        """Gradients that a step costs each chain, as far as the settings tell; else one."""
         return self.steps_per_draw
 
     def kernel(self, density: LogDensity) -> MCLMC:

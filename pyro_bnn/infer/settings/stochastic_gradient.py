@@ -48,8 +48,8 @@ class StochasticGradientSettings(KernelSettings):
     )
 
     @property
-    def least_gradients(self) -> int:
-        """Gradients that a step costs each chain at least, as far as the settings tell."""
+    def expected_gradients(self) -> int:
+        """Gradients that a step costs each chain, as far as the settings tell; else one."""
         return self.steps_per_draw
 
     @model_validator(mode="after")
