@@ -34,7 +34,7 @@ from pyro_bnn.infer import HMC, MCLMC, NUTS
 from pyro_bnn.infer.kernels.kernel import Kernel
 
 DRAWS = {
-    "gaussian": {"HMC": 8000, "NUTS": 400, "MCLMC": 4000},
+    "gaussian": {"HMC": 8000, "NUTS": 400, "MCLMC": 6000},
     "network": {"HMC": 1500, "NUTS": 250, "MCLMC": 6000},
 }
 """Draws of a chain: what a draw costs, and how far it goes, differs from kernel to kernel."""
@@ -42,7 +42,7 @@ KERNELS = ["HMC", "NUTS", "MCLMC"]
 CHAINS = 32
 HIDDEN, INPUTS, ROWS = 8, 5, 60
 SETTINGS = {
-    "gaussian": {"step_size": 0.5, "num_steps": 4, "unit_speed_step": 8.0, "length": 58.0},
+    "gaussian": {"step_size": 0.5, "num_steps": 5, "unit_speed_step": 8.0, "length": 58.0},
     "network": {"step_size": 0.025, "num_steps": 20, "unit_speed_step": 0.7, "length": 7.5},
 }
 
