@@ -6,13 +6,14 @@ Run: python benchmarks/samplers.py [--models diabetes_mlp digits_mlp] [--kernels
 
 Kernels are our recipes (hmc, nuts, chees, mclmc, adjusted-mclmc, taken from inference/*.toml), each
 with its gradient eager or, under its name and "-compiled", compiled, and the peers pyro-nuts,
-numpyro-nuts and blackjax-mclmc. By default it is chees-compiled, which is what the default recipe
-runs, beside the three peers: some 18 minutes. Each run warms up (its recipe's steps, or `--warmup`
-of them; peers take 150 or the same number, BlackJAX ten integrator steps for each) and then draws
-until the budget, one for all models or one each, is spent. Bulk ESS and R-hat are those of the log
-predictive probabilities of all test rows; seconds have warm-up in them and, for our eager runs, the
-tracing; what JAX or we compile stands beside them. A run counts as converged if its median R-hat is
-at most 1.01. Gradients are those that the batch computed, of each chain, with the waiting of NUTS.
+numpyro-nuts and blackjax-mclmc. By default it is chees-compiled, the default recipe as it runs
+where it is long enough to be compiled, beside the three peers: some 18 minutes. Each run warms up
+(its recipe's steps, or `--warmup` of them; peers take 150 or the same number, BlackJAX ten
+integrator steps for each) and then draws until the budget, one for all models or one each, is
+spent. Bulk ESS and R-hat are those of the log predictive probabilities of all test rows; seconds
+have warm-up in them and, for our eager runs, the tracing; what JAX or we compile stands beside
+them. A run counts as converged if its median R-hat is at most 1.01. Gradients are those that the
+batch computed, of each chain, with the waiting of NUTS.
 
 The NUTS of the peers has `--nuts-seeds` seeds and `--nuts-budget` seconds. Pyro runs one chain: its
 ESS per second is that of one chain and not extrapolated, its R-hat is that of its halves. The row
