@@ -20,6 +20,7 @@ ALLOWED = {
     "openmp": set(),
     "on_demand": set(),
     "errors": set(),
+    "halving": {"errors"},
     "graph": {"errors"},
     "corruption": {"errors"},
     "data": {"corruption", "errors"},
@@ -37,13 +38,14 @@ ALLOWED = {
         "allocator",
         "corruption",
         "errors",
+        "halving",
         "handlers",
         "logdensity",
         "on_demand",
         "trace",
     },
-    "symmetry": {"allocator", "errors", "graph", "logdensity", "trace"},
-    "diagnostics": {"errors", "trace"},
+    "symmetry": {"allocator", "errors", "graph", "halving", "logdensity", "trace"},
+    "diagnostics": {"errors", "halving", "trace"},
 }
 
 # The package face and the command line, which see everything.

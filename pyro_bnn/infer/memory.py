@@ -10,14 +10,13 @@ from contextlib import contextmanager
 import torch
 
 from pyro_bnn.errors import UserError
+from pyro_bnn.halving import ran_out_of_memory
 from pyro_bnn.logdensity import LogDensity
 
 __all__ = ["refuse_too_many_chains", "telling_memory"]
 
 _VECTORS = 12
 """Vectors of a chain's dimension that a step holds at least: states, momenta, gradients."""
-
-_ALLOCATOR = re.compile(r"can't allocate memory|not enough memory|out of memory", re.IGNORECASE)
 
 
 def least_bytes(density: LogDensity, num_chains: int, draws: int) -> int:
@@ -55,7 +54,7 @@ def telling_memory(density: LogDensity, num_chains: int, draws: int) -> Iterator
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not isinstance(error, MemoryError) and not _ALLOCATOR.search(str(error)):
+        if not ran_out_of_memory(error):
             raise
         asked = re.search(r"allocate ([\d.]+ \w+)", str(error))
         single = f", {asked[1]} of them in one tensor" if asked else ""

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from pyro_bnn.errors import UserError
+from pyro_bnn.halving import Halving
 from pyro_bnn.handlers import batchable, without_validation
 from pyro_bnn.logdensity import LogDensity
 
@@ -105,7 +106,8 @@ def predict_in_chunks(
     """Do what `predict` does, a chunk of draws and rows at a time.
 
     Activations of a row are taken to be 64 times as many as its input's numbers; a chunk is so
-    many draws and rows that they weigh 256 MiB in single precision.
+    many draws and rows that they weigh 256 MiB in single precision. Where that is too much, draws
+    are halved, then rows.
 
     Parameters
     ----------
@@ -117,17 +119,18 @@ def predict_in_chunks(
         Inputs and targets ``(data, ...)``.
     """
     pairs = max(1, _CHUNK_SCALARS // max(1, x[0].numel()))
-    rows = min(len(x), pairs)
-    step = max(1, pairs // rows)
+    rows = Halving(min(len(x), pairs), "predictions", "rows")
+    draws = Halving(max(1, pairs // rows.size), "predictions", "draws")
     count = len(next(iter(values.values())))
-    parts = []
-    for start in range(0, count, step):
-        some = {name: tensor[start : start + step] for name, tensor in values.items()}
-        blocks = [
-            predict(density, some, *one) for one in zip(x.split(rows), y.split(rows), strict=True)
-        ]
-        parts.append(_joined(blocks, 1))
-    return _joined(parts, 0)
+
+    def of_rows(some: slice) -> Predictions:
+        def of_draws(block: slice) -> Predictions:
+            chosen = {name: tensor[block] for name, tensor in values.items()}
+            return predict(density, chosen, x[some], y[some])
+
+        return _joined(list(draws.run(of_draws, count)), 0)
+
+    return _joined(list(rows.run(of_rows, len(x))), 1)
 
 
 def _joined(parts: Sequence[Predictions], axis: int) -> Predictions:

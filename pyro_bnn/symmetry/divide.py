@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import xarray as xr
+from torch import Tensor
 
 from pyro_bnn.errors import UserError
+from pyro_bnn.halving import Halving
 from pyro_bnn.symmetry.activation_matching import activations
 from pyro_bnn.symmetry.computation import computation
 from pyro_bnn.symmetry.labelled import (
     SAMPLE_DIMS,
+    block_draws,
     element_dataset,
     mass,
     posterior_of,
@@ -28,7 +31,7 @@ from pyro_bnn.symmetry.tally import Tally
 from pyro_bnn.trace import GroupAppender, encode_attrs, open_trace, site_dataset
 
 if TYPE_CHECKING:
-    from pyro_bnn.symmetry.quotient import Quotient
+    from pyro_bnn.symmetry.quotient import Canonical, Quotient
 
 CHECKED_DRAWS = 8
 PRIOR_DRAWS = 100
@@ -81,6 +84,16 @@ def seeing(quotient: Quotient, source: Any) -> Quotient:
     return quotient
 
 
+class _Reduced(NamedTuple):
+    """A block of draws, reduced; the mass of each draw before and after."""
+
+    result: Canonical
+    canonical: xr.Dataset
+    symmetry: xr.Dataset
+    before: Tensor
+    after: Tensor
+
+
 class Work:
     """One pass of a quotient over a posterior, and over draws from the prior.
 
@@ -102,34 +115,41 @@ class Work:
 
     def blocks(self) -> Iterator[tuple[xr.Dataset, xr.Dataset]]:
         """Run through the posterior in blocks of draws."""
-        group = self.quotient.group
-        chains = self.posterior.sizes["chain"]
-        last = None
-        for block in slices(self.posterior):
-            inside = self.posterior.isel(draw=block).compute()
-            draws = tensors(inside, group)
-            result = self.quotient.reduce(draws, chains, last)
-            last = result.last
-            canonical = with_sites(inside, result.params)
-            canonical.attrs = dict(self.posterior.attrs)
-            symmetry = element_dataset(result.element, inside)
-            before = mass(draws)
-            after = mass({site: result.params[site] for site in group.shapes})
-            self.tally.add(result, before, after)
-            for name, values in (
-                ("not_finite", result.nan),
-                ("imbalance", result.residual),
-                ("degenerate_units", result.degenerate),
-                ("idle_units", result.idle),
-                ("margin", result.margin),
-                ("mass_before", before),
-                ("mass_after", after),
-            ):
-                symmetry[name] = (
-                    SAMPLE_DIMS,
-                    values.reshape(chains, -1).double().numpy(),
-                )
-            yield canonical, symmetry
+        posterior, last = self.posterior, None
+
+        def reduced(block: slice) -> _Reduced:
+            return self._reduced(posterior.isel(draw=block).compute(), last)
+
+        halving = Halving(block_draws(posterior), "quotient", "draws")
+        for found in halving.run(reduced, posterior.sizes["draw"]):
+            last = found.result.last
+            self.tally.add(found.result, found.before, found.after)
+            yield found.canonical, found.symmetry
+
+    def _reduced(self, inside: xr.Dataset, last: Mapping[str, Tensor] | None) -> _Reduced:
+        """Reduce a block of draws, after those that ended with `last`."""
+        group, chains = self.quotient.group, inside.sizes["chain"]
+        draws = tensors(inside, group)
+        result = self.quotient.reduce(draws, chains, last)
+        canonical = with_sites(inside, result.params)
+        canonical.attrs = dict(self.posterior.attrs)
+        symmetry = element_dataset(result.element, inside)
+        before = mass(draws)
+        after = mass({site: result.params[site] for site in group.shapes})
+        for name, values in (
+            ("not_finite", result.nan),
+            ("imbalance", result.residual),
+            ("degenerate_units", result.degenerate),
+            ("idle_units", result.idle),
+            ("margin", result.margin),
+            ("mass_before", before),
+            ("mass_after", after),
+        ):
+            symmetry[name] = (
+                SAMPLE_DIMS,
+                values.reshape(chains, -1).double().numpy(),
+            )
+        return _Reduced(result, canonical, symmetry, before, after)
 
     def prior(self) -> Iterator[xr.Dataset]:
         """Put draws from the prior through the same procedure, where draws were matched."""

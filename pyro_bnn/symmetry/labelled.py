@@ -155,11 +155,16 @@ def mass(params: Mapping[str, Tensor]) -> Tensor:
 
 def slices(data: xr.Dataset) -> Iterator[slice]:
     """Cut the draws into blocks of bounded size."""
-    draws = data.sizes["draw"]
-    each = max(sum(array.nbytes for array in data.data_vars.values()) // max(draws, 1), 1)
-    step = max(BLOCK_BYTES // each, 1)
+    draws, step = data.sizes["draw"], block_draws(data)
     for start in range(0, draws, step):
         yield slice(start, min(start + step, draws))
+
+
+def block_draws(data: xr.Dataset) -> int:
+    """Return how many draws of all chains make a block of bounded size."""
+    weight = sum(array.nbytes for array in data.data_vars.values())
+    each = max(weight // max(data.sizes["draw"], 1), 1)
+    return max(BLOCK_BYTES // each, 1)
 
 
 def with_sites(block: xr.Dataset, params: Mapping[str, Tensor]) -> xr.Dataset:

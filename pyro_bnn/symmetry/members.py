@@ -15,9 +15,8 @@ from pyro_bnn.symmetry.divide import PRIOR_DRAWS, Work, function_error, seeing
 from pyro_bnn.symmetry.identities_of_trace import identities_dataset
 from pyro_bnn.symmetry.labelled import BLOCK_BYTES, read_element, tensors
 from pyro_bnn.symmetry.quotient import Canonical, Quotient
-from pyro_bnn.trace.atomic import replacing
 from pyro_bnn.trace.collection import CANONICAL, Collection, CollectionWriter
-from pyro_bnn.trace.netcdf import NetcdfWriter
+from pyro_bnn.trace.netcdf import new_netcdf
 
 __all__ = ["quotient_of_members"]
 
@@ -94,7 +93,7 @@ def quotient_of_members(
         work.tally.add(canonical, before, after)
     symmetry = xr.concat(pieces, "chain")
     symmetry = symmetry.assign_coords(chain=range(len(names)), member=("chain", names))
-    with replacing(side) as temporary, NetcdfWriter(temporary) as out:
+    with new_netcdf(side) as out:
         for block in work.prior():
             out.append("canonical_prior", block, min(PRIOR_DRAWS, few.sizes["draw"]))
         out.put("symmetry", symmetry)

@@ -18,7 +18,7 @@ import xarray as xr
 from pyro_bnn.errors import UserError
 from pyro_bnn.trace.atomic import replacing
 from pyro_bnn.trace.copying import copy_without
-from pyro_bnn.trace.netcdf import NetcdfWriter
+from pyro_bnn.trace.netcdf import NetcdfWriter, new_netcdf
 from pyro_bnn.trace.reader import check_segments
 from pyro_bnn.trace.segments import chain_numbers, segment_paths
 
@@ -66,7 +66,7 @@ def assemble(
     alike = [s for s, own in zip(segments, counts, strict=True) if own == counts[0]]
     draws = _count_draws(alike if in_blocks else segments)
     path = run / "trace.nc"
-    with replacing(path, sealed=True) as temporary, NetcdfWriter(temporary) as out:
+    with new_netcdf(path) as out:
         out.set_attrs(attrs)
         for segment in segments:
             for group, count in draws.items():

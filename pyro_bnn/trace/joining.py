@@ -9,8 +9,7 @@ import numpy as np
 import xarray as xr
 
 from pyro_bnn.errors import UserError
-from pyro_bnn.trace.atomic import replacing
-from pyro_bnn.trace.netcdf import BLOCK_BYTES, NetcdfWriter
+from pyro_bnn.trace.netcdf import BLOCK_BYTES, new_netcdf
 from pyro_bnn.trace.reader import open_trace
 from pyro_bnn.trace.segments import discard_segments
 
@@ -45,7 +44,7 @@ def join_chains(parts: Sequence[Path], run: Path, segment_draws: int) -> None:
     for index, start in enumerate(range(0, draws, segment_draws)):
         stop = min(start + segment_draws, draws)
         path = Path(run) / "segments" / f"{index:06d}.nc"
-        with replacing(path) as temporary, NetcdfWriter(temporary) as out:
+        with new_netcdf(path) as out:
             for name, datasets in groups.items():
                 row = sum(data.nbytes for data in datasets) // draws
                 step = max(1, BLOCK_BYTES // max(1, row))

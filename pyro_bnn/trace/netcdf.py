@@ -15,6 +15,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pyro_bnn.errors import UserError
+from pyro_bnn.trace.atomic import replacing
 from pyro_bnn.trace.schema import encode_attrs
 
 BLOCK_BYTES = 8 * 2**20
@@ -37,6 +38,21 @@ def small_chunk_cache() -> Iterator[None]:
         yield
     finally:
         netCDF4.set_chunk_cache(*default)
+
+
+@contextmanager
+def new_netcdf(path: Path, *, sync: bool = True) -> Iterator[NetcdfWriter]:
+    """Write a NetCDF file that appears whole, with its checksum, or not at all.
+
+    Parameters
+    ----------
+    path
+        The file.
+    sync
+        Flush it to the disk before it gets its name.
+    """
+    with replacing(path, sync=sync, sealed=True) as temporary, NetcdfWriter(temporary) as out:
+        yield out
 
 
 class NetcdfWriter:

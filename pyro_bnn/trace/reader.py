@@ -10,7 +10,7 @@ import netCDF4
 import xarray as xr
 
 from pyro_bnn.errors import UserError
-from pyro_bnn.trace.collection import Collection, is_collection
+from pyro_bnn.trace.collection import BESIDE, Collection, is_collection
 from pyro_bnn.trace.netcdf import chunk_layout, small_chunk_cache
 from pyro_bnn.trace.seal import is_damaged
 from pyro_bnn.trace.segments import chain_numbers, segment_paths
@@ -77,7 +77,8 @@ def check_trace(path: str | Path) -> None:
     Parameters
     ----------
     path
-        A NetCDF file; one without a checksum, of another origin, is taken for sound.
+        A NetCDF file, a run directory, or a collection, of which the files beside its members are
+        read. A file without a checksum, of another origin, is taken for sound.
 
     Raises
     ------
@@ -85,8 +86,15 @@ def check_trace(path: str | Path) -> None:
         If its checksum does not fit.
     """
     path = Path(path)
-    if path.is_file() and is_damaged(path):
-        raise UserError(f"The trace {path} is damaged, its checksum does not fit: {_cure(path)}.")
+    files = [path]
+    if path.is_dir():
+        names = BESIDE if is_collection(path) else ("trace.nc",)
+        files = [path / name for name in names]
+    for file in files:
+        if file.is_file() and is_damaged(file):
+            raise UserError(
+                f"The trace {file} is damaged, its checksum does not fit: {_cure(file)}."
+            )
 
 
 def check_segments(segments: list[Path]) -> None:
@@ -131,6 +139,8 @@ def _cure(path: Path) -> str:
     segments = path.parent / "segments"
     if path.name == "trace.nc" and segments.is_dir():
         return f"remove it and resume the run, which assembles it again from {segments}"
+    if path.name == "quotient.nc" and is_collection(path.parent):
+        return f"make it again by pyro-bnn quotient {path.parent}"
     return "restore it from a copy"
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import netCDF4
 from torch import Tensor
 
-from pyro_bnn.trace.atomic import TEMPORARY_SUFFIX, replacing
-from pyro_bnn.trace.netcdf import NetcdfWriter
+from pyro_bnn.trace.atomic import TEMPORARY_SUFFIX
+from pyro_bnn.trace.netcdf import new_netcdf
 from pyro_bnn.trace.schema import site_dataset
 
 _SEGMENT = re.compile(r"\d{6,}\.nc")
@@ -70,8 +70,7 @@ class SegmentWriter:
             The segment's file.
         """
         path = self._run / "segments" / f"{index:06d}.nc"
-        replace = replacing(path, sync=self._sync, sealed=True)
-        with replace as temporary, NetcdfWriter(temporary) as out:
+        with new_netcdf(path, sync=self._sync) as out:
             for group, draws in groups.items():
                 data = site_dataset(draws, self._dims, draw_start)
                 out.put(group, data if chains is None else data.assign_coords(chain=list(chains)))

@@ -22,7 +22,7 @@ def density_of(folder: Path) -> tuple[LogDensity, ModelScript]:
 
 def test_the_folder_runs_as_it_is(tmp_path):
     folder = tmp_path / "deep" / "project"
-    assert start_project(folder, None, None) == "regression"
+    assert start_project(folder, None, None).task == "regression"
     assert sorted(file.name for file in folder.iterdir()) == [
         "README.md",
         "data.csv",
@@ -53,14 +53,14 @@ def table(tmp_path):
 
 
 def test_a_table_of_ones_own(tmp_path, table):
-    assert start_project(tmp_path / "a", table, "grade") == "classification"
+    assert start_project(tmp_path / "a", table, "grade").task == "classification"
     density, script = density_of(tmp_path / "a")
     rows = len(script.data.train.x) + len(script.data.test.x)
     assert rows == 7  # without the gap
     assert script.data.train.x.shape[1] == 4  # the size, and three colours
     assert density.sites["2.weight"].shape[0] == 3
-    assert start_project(tmp_path / "b", table, "colour") == "classification"
-    assert start_project(tmp_path / "c", table, "size") == "regression"
+    assert start_project(tmp_path / "b", table, "colour").task == "classification"
+    assert start_project(tmp_path / "c", table, "size").task == "regression"
     assert density_of(tmp_path / "c")[1].data.train.y.dtype == torch.float32
     # The script does not depend on where it lies: a run keeps a copy of it.
     moved = tmp_path / "elsewhere.py"
@@ -86,3 +86,42 @@ def test_nothing_is_overwritten_and_what_is_wrong_is_named(tmp_path, table):
     with pytest.raises(UserError, match=r"already has a model\.py"):
         start_project(tmp_path / "a", None, None)
     assert (tmp_path / "a" / "model.py").read_text(encoding="utf-8") == before
+
+
+def csv_of(tmp_path, text):
+    path = tmp_path / "some.csv"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_table_with_semicolons_and_an_empty_column(tmp_path):
+    rows = "\n".join(f"{k};{k % 3};;{2.5 * k}" for k in range(12))
+    made = start_project(tmp_path / "a", csv_of(tmp_path, f"x;z;spare;y\n{rows}\n"), None)
+    assert made == (
+        "regression", "12 rows, 2 features", ["empty columns are left out: spare"]
+    )  # fmt: skip
+    assert density_of(tmp_path / "a")[1].data.train.x.shape == (10, 2)
+
+
+def test_names_and_gaps_are_remarked_on(tmp_path):
+    rows = "\n".join(f"name{k},{k if k else ''},{k % 2}" for k in range(60))
+    made = start_project(tmp_path / "a", csv_of(tmp_path, f"who,x,y\n{rows}\n"), None)
+    assert made.table == "59 rows, 60 features, 2 classes"
+    assert made.remarks[0] == "rows with gaps that are left out: 1"
+    assert made.remarks[1].startswith("column 'who' has 59 distinct words")
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("x,z,y\n1,,2\n2,,3\n3,1,4\n4,,1\n5,,2\n", "1 of 5 rows without a gap: column 'z' has 4;"),
+        ("x,y\n", "0 of 0 rows without a gap; fill"),
+        ("x,y\n" + "1,2\n" * 9, "column 'y' of .* the same value"),
+        ("x,y\n" + "1,2\n2,3\n" * 9 + "inf,3\n", "column 'x' of .* has infinite values"),
+    ],
+    ids=["gaps", "no-rows", "one-value", "infinite"],
+)
+def test_tables_with_nothing_to_learn_from(tmp_path, text, part):
+    with pytest.raises(UserError, match=part):
+        start_project(tmp_path / "a", csv_of(tmp_path, text), None)
+    assert not (tmp_path / "a").exists()

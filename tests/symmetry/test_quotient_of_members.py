@@ -11,11 +11,12 @@ import xarray as xr
 from torch import nn
 
 from pyro_bnn.diagnostics import diagnose, summarize
+from pyro_bnn.errors import UserError
 from pyro_bnn.logdensity import LogDensity
 from pyro_bnn.nn import Normal, lift
 from pyro_bnn.symmetry import Quotient, discover, members
 from pyro_bnn.symmetry.members import quotient_of_members
-from pyro_bnn.trace import Collection, CollectionWriter, open_trace, site_dataset
+from pyro_bnn.trace import Collection, CollectionWriter, check_trace, open_trace, site_dataset
 
 MEMBERS = 11
 
@@ -72,6 +73,17 @@ def test_members_are_reduced_as_the_draws_of_a_trace(collection, density, permut
         wanted = expected["symmetry"].attrs
         assert attrs["mass_after"] == pytest.approx(wanted["mass_after"], rel=1e-6)
         assert attrs["distinct_permutations"] == wanted["distinct_permutations"]
+
+
+def test_a_damaged_quotient_of_a_collection_is_told(collection, density):
+    quotient_of_members(Quotient(discover(density)), collection, source=density)
+    check_trace(collection.directory)
+    side = collection.directory / "quotient.nc"
+    content = bytearray(side.read_bytes())
+    content[len(content) // 2] ^= 1
+    side.write_bytes(content)
+    with pytest.raises(UserError, match=r"quotient\.nc is damaged.*again by pyro-bnn quotient"):
+        check_trace(collection.directory)
 
 
 def test_the_diagnostics_read_a_collection(collection, density):

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pyro_bnn.halving import Halving
+
 _WORK_BYTES = 2**26
 
 
@@ -48,9 +50,13 @@ class Distances:
         squared = (squared + squared.T) / 2
         squared.fill_diagonal_(0)
         l1 = torch.empty_like(squared)
+
+        def of_rows(rows: slice) -> None:
+            l1[rows] = torch.cdist(pooled[rows], pooled, p=1)
+
         step = max(1, _WORK_BYTES // (8 * max(1, len(pooled))))
-        for start in range(0, len(pooled), step):
-            l1[start : start + step] = torch.cdist(pooled[start : start + step], pooled, p=1)
+        for _ in Halving(step, "MMD", "draws").run(of_rows, len(pooled)):
+            pass
         return Distances(l1, squared, len(x))
 
     def __add__(self, other: Distances) -> Distances:

@@ -8,13 +8,14 @@ it is negative about half of the time where the two distributions are equal.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from pyro_bnn.diagnostics.quality.distances import Distances
+from pyro_bnn.halving import Halving
 
 BANDWIDTHS = 10
 PERMUTATIONS = 400
@@ -160,27 +161,32 @@ def bandwidth_grid(pairs: Tensor, count: int = BANDWIDTHS) -> Tensor:
     return smallest / 2 * (4 * largest / smallest) ** exponents
 
 
-def _kernel_blocks(pairs: Tensor, scale: float) -> Iterator[tuple[slice, Tensor]]:
-    """Yield rows of a kernel matrix, its diagonal zero."""
-    step = max(1, _BLOCK_BYTES // (8 * len(pairs)))
-    for start in range(0, len(pairs), step):
-        rows = slice(start, min(start + step, len(pairs)))
+def _of_kernel_rows(
+    pairs: Tensor, scale: float, work: Callable[[slice, Tensor], tuple[Tensor, Tensor, Tensor]]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Sum three terms over blocks of rows of a kernel matrix, its diagonal zero."""
+
+    def of_rows(rows: slice) -> tuple[Tensor, Tensor, Tensor]:
         block = torch.exp(pairs[rows] / -scale)
         block[:, rows].fill_diagonal_(0)
-        yield rows, block
+        return work(rows, block)
+
+    halving = Halving(max(1, _BLOCK_BYTES // (8 * len(pairs))), "MMD", "draws")
+    found = zip(*halving.run(of_rows, len(pairs)), strict=True)
+    first, second, third = (torch.stack(terms).sum(0) for terms in found)
+    return first, second, third
 
 
 def _permuted(pairs: Tensor, scale: float, members: Tensor, n: int) -> Tensor:
     """Return the estimate for each way of dealing out the draws, ``(deal,)``."""
     m = len(pairs) - n
-    inside = torch.zeros(len(members), dtype=pairs.dtype, device=pairs.device)
-    first = torch.zeros_like(inside)
-    total = torch.zeros((), dtype=pairs.dtype, device=pairs.device)
-    for rows, block in _kernel_blocks(pairs, scale):
-        inside += ((members @ block.T) * members[:, rows]).sum(1)
+
+    def terms(rows: slice, block: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         sums = block.sum(1)
-        first += members[:, rows] @ sums
-        total += sums.sum()
+        inside = ((members @ block.T) * members[:, rows]).sum(1)
+        return inside, members[:, rows] @ sums, sums.sum()
+
+    inside, first, total = _of_kernel_rows(pairs, scale, terms)
     between = first - inside
     others = total - first - between
     return inside / (n * (n - 1)) + others / (m * (m - 1)) - 2 * between / (n * m)
@@ -191,12 +197,13 @@ def _resampled(pairs: Tensor, scale: float, weights: tuple[Tensor, Tensor], n: i
     both = torch.cat(weights, 1)
     x, y = torch.zeros_like(both), torch.zeros_like(both)
     x[:, :n], y[:, n:] = weights
-    xx, yy, xy = (torch.zeros(len(both), dtype=pairs.dtype, device=pairs.device) for _ in range(3))
-    for rows, block in _kernel_blocks(pairs, scale):
-        of_x = x @ block.T
-        xx += (of_x * x[:, rows]).sum(1)
-        xy += (of_x * y[:, rows]).sum(1)
-        yy += ((y @ block.T) * y[:, rows]).sum(1)
+
+    def terms(rows: slice, block: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        of_x, of_y = x @ block.T, y @ block.T
+        within = (of_x * x[:, rows]).sum(1), (of_y * y[:, rows]).sum(1)
+        return *within, (of_x * y[:, rows]).sum(1)
+
+    xx, yy, xy = _of_kernel_rows(pairs, scale, terms)
     pairs_x, pairs_y = (w.sum(1).square() - w.square().sum(1) for w in (x, y))
     return xx / pairs_x + yy / pairs_y - 2 * xy / (x.sum(1) * y.sum(1))
 

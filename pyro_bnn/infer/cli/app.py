@@ -265,9 +265,12 @@ def new(
     """
     from pyro_bnn.infer.cli.new import start_project
 
-    task = start_project(folder, table, target)
+    made = start_project(folder, table, target)
     screen = console()
-    screen.print(f"new        {task} in {folder}/model.py, {folder}/recipe.toml")
+    screen.print(f"new        {made.task} in {folder}/model.py, {folder}/recipe.toml")
+    screen.print(f"table      {made.table}")
+    for remark in made.remarks:
+        screen.print(f"note       {remark}", markup=False)
     screen.print(f"next       cd {folder} && pyro-bnn infer model.py --recipe recipe.toml")
 
 
@@ -320,6 +323,7 @@ def _trace_of(run: Path) -> Path:
     from pyro_bnn.trace.collection import is_collection
 
     if is_collection(run):
+        check_trace(run)
         return run
     trace = run / "trace.nc" if run.is_dir() else run
     if not trace.is_file():

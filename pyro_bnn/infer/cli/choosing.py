@@ -57,8 +57,7 @@ def chosen_run(
     if resume and run is not None:
         script = ModelScript.load(model or _existing(run.model_file))
         asked = _requested(recipe_file, overrides, run.recorded_recipe())
-        run.refuse_changes(asked, script)
-        recipe = run.recorded_recipe()
+        recipe = run.resumed_recipe(asked, script)
     else:
         script = ModelScript.load(model or DEFAULT_MODEL)
         recipe = _requested(recipe_file, overrides, None)

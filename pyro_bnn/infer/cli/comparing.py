@@ -28,7 +28,7 @@ def compare(
     from pyro_bnn.trace import check_trace
 
     for run in runs if reference is None else [*runs, reference]:
-        check_trace(run / "trace.nc" if run.is_dir() else run)
+        check_trace(run)
     found = side_by_side(runs, reference)
     screen = console()
     if out is None:

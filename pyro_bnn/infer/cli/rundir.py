@@ -14,6 +14,9 @@ from pyro_bnn.trace.atomic import replacing
 
 __all__ = ["RunDirectory", "default_out"]
 
+_FREE = (("guide", "block"), ("guide", "workers"))
+"""What a resumed run may have otherwise: how its members are trained, not which."""
+
 _OWN_FILES = ("recipe.toml", "state.safetensors", "segments", "blocks", "trace.nc")
 
 
@@ -109,8 +112,11 @@ class RunDirectory:
             )
         return Recipe.read(self.recipe_file)
 
-    def refuse_changes(self, requested: Recipe, script: ModelScript) -> None:
-        """Check that a resumed run is the one that was started.
+    def resumed_recipe(self, requested: Recipe, script: ModelScript) -> Recipe:
+        """Return the recipe to go on with, which is that of the start.
+
+        What does not change the result may differ: how many members are trained at once, and in
+        how many processes.
 
         Raises
         ------
@@ -124,7 +130,8 @@ class RunDirectory:
             for name in {**values, **old}:
                 value, before = values.get(name), old.get(name)
                 chosen_at_start = table == "run" and name == "threads" and value == 0
-                if value != before and not chosen_at_start:
+                free = (table, name) in _FREE
+                if value != before and not chosen_at_start and not free:
                     raise UserError(
                         f"the run in {self.path} was started with {table}.{name} = {before!r}, "
                         f"not {value!r}: resume it unchanged, or start anew in another --out"
@@ -134,3 +141,6 @@ class RunDirectory:
                 f"model script {script.path} has changed since the run in {self.path} was "
                 "started: undo the change, or start anew in another --out"
             )
+        given = {f"{table}.{name}": asked.get(table, {}).get(name) for table, name in _FREE}
+        changed = {key: value for key, value in given.items() if value is not None}
+        return Recipe.parse(recorded, str(self.recipe_file), changed)

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from pyro_bnn.errors import UserError
+from pyro_bnn.halving import ran_out_of_memory
 
 __all__ = ["console", "told_in_a_sentence"]
 
@@ -37,10 +38,12 @@ def told_in_a_sentence(command: Callable[[], Any]) -> None:
         reason = error.strerror or error
         sentence = f"{named} cannot be read or written: {reason}; check the name and your rights"
     except (RuntimeError, MemoryError) as error:
-        if not isinstance(error, MemoryError) and "NetCDF" not in str(error):
+        if ran_out_of_memory(error):
+            sentence = "memory ran out: end other programs, or ask for fewer chains, draws or rows"
+        elif "NetCDF" in str(error):
+            sentence = f"a trace cannot be read ({error}): restore it from a copy"
+        else:
             raise
-        reason = "memory ran out" if isinstance(error, MemoryError) else str(error)
-        sentence = f"a trace cannot be read ({reason}): restore it, or ask for less of it at a time"
     else:
         return
     first = sentence.partition(" ")[0]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pyro_bnn.allocator import keep_freed_memory
 from pyro_bnn.errors import UserError
+from pyro_bnn.halving import halved, ran_out_of_memory
 from pyro_bnn.infer.guides.batching import Batching, choose_batching
 from pyro_bnn.infer.guides.descent import Parameters
 from pyro_bnn.infer.guides.failure import Failure, judge
@@ -163,9 +164,12 @@ class Fitting:
                         self._save_every,
                         interrupt,
                     )
-                except BaseException:
+                except BaseException as error:
                     self._give_back([block])
-                    raise
+                    if not ran_out_of_memory(error):
+                        raise
+                    self._halve(block, error)
+                    continue
                 self._sort_out(block, found)
                 self._save()
         if not self._parts:
@@ -187,6 +191,10 @@ class Fitting:
                     pool.submit(self._take(workers))
                 try:
                     for block, found in pool.finished(interrupt):
+                        if isinstance(found, MemoryError):
+                            self._queue = [*block.entries, *self._queue]
+                            self._halve(block, found)
+                            continue
                         self._sort_out(block, found)
                         self._save(pool.blocks)
                 except KeyboardInterrupt:
@@ -207,6 +215,14 @@ class Fitting:
         self._queue = [entry for block in blocks for entry in block.entries] + self._queue
         if self._directory is not None and any(b.file(self._directory).is_file() for b in blocks):
             self._save()
+
+    def _halve(self, block: Block, error: BaseException) -> None:
+        """Train fewer members at once from here on, since those of a block did not fit."""
+        assert self._batching is not None
+        size = len(block.entries)
+        fewer = halved(size, "training", "members", error)
+        if fewer < self._batching.block:  # another process may have found out before
+            self._batching = Batching(fewer, f"{size} did not fit into memory")
 
     def _told(self) -> str:
         assert self._batching is not None
@@ -296,6 +312,8 @@ class Fitting:
                 )
         self._queue = [(member, attempt) for member, attempt in record["queue"]]
         self._batching = Batching(*record["batching"])
+        if self._guide.block is not None and self._guide.block != self._batching.block:
+            self._batching = Batching(self._guide.block, "as asked for")
         folder = where / "members"
         self._parts = [
             Part(members, seeds, folder / name) for members, seeds, name in record["parts"]

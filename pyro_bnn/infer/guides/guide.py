@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
 import pyro
 import pyro.distributions as dist
 import torch
-from pyro.distributions.util import sum_rightmost
 from torch import Tensor
 
 from pyro_bnn.errors import UserError
-from pyro_bnn.infer.guides.descent import Descent, Parameters, nodes_at_zero
+from pyro_bnn.infer.guides.descent import Descent, Parameters
 from pyro_bnn.infer.guides.failure import Failure
 from pyro_bnn.infer.guides.fitting import Fitted, Fitting
 from pyro_bnn.infer.guides.seeds import generators
+from pyro_bnn.infer.guides.sites import Place, places, sample_sites
 from pyro_bnn.infer.guides.training import Training
 from pyro_bnn.logdensity import LogDensity, Rows
 
@@ -90,7 +89,7 @@ class Guide(ABC):
         self.batching = ""
         self._density = model if isinstance(model, LogDensity) else None
         self._state: Parameters = {}
-        self._sites: dict[str, tuple[int, tuple[Any, ...]]] = {}
+        self._places: dict[str, Place] = {}
         if self.training.decoupled and not self.decouples:
             raise UserError(
                 f"{type(self).__name__} cannot use the optimiser 'adamw', which pulls weights to "
@@ -354,7 +353,8 @@ class Guide(ABC):
         with pyro.poutine.block():  # what runs the model to learn of it is no part of the guide
             if self._density is None:
                 self.setup(*args, **kwargs)
-            self._layout()
+            if not self._places:
+                self._places = places(self.density)
             seeds = torch.randint(2**31, (2,)).tolist()
             sources = generators(seeds[:1], self.density.device)
             if not self._state:
@@ -368,7 +368,7 @@ class Guide(ABC):
             log_prob = self.log_prob(one, position)[0, 0]
             auxiliary = dist.Delta(position[0, 0], log_density=log_prob, event_dim=1)
             pyro.sample("_pyro_bnn_position", auxiliary, infer={"is_auxiliary": True})
-        return self._sample_sites(position[0, 0])
+        return sample_sites(self.density, self._places, position[0, 0])
 
     def _begin(self, source: torch.Generator) -> None:
         """Start where `fit` would, for `pyro.infer.SVI` to go on."""
@@ -387,29 +387,3 @@ class Guide(ABC):
                 self._state[name] = store[key]
             pyro.param(key)
         return self._state
-
-    def _sample_sites(self, position: Tensor) -> dict[str, Tensor]:
-        density = self.density
-        parts = {name: value[0] for name, value in density.unflatten(position[None]).items()}
-        values = {name: site.transform(parts[name]) for name, site in density.sites.items()}
-        result = {}
-        for name, (event_dim, frames) in self._layout().items():
-            transform = density.sites[name].transform
-            jacobian = transform.inv.log_abs_det_jacobian(values[name], parts[name])
-            jacobian = sum_rightmost(jacobian, jacobian.ndim - values[name].ndim + event_dim)
-            with ExitStack() as plates:
-                for frame in frames:
-                    plates.enter_context(pyro.plate(frame.name, frame.size, dim=frame.dim))
-                delta = dist.Delta(values[name], log_density=jacobian, event_dim=event_dim)
-                result[name] = pyro.sample(name, delta)
-        return result
-
-    def _layout(self) -> dict[str, tuple[int, tuple[Any, ...]]]:
-        """Event dimensions and plates of each site, learnt once."""
-        if not self._sites:
-            nodes = nodes_at_zero(self.density)
-            self._sites = {
-                name: (nodes[name]["fn"].event_dim, tuple(nodes[name]["cond_indep_stack"]))
-                for name in self.density.sites
-            }
-        return self._sites

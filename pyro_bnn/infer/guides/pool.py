@@ -110,8 +110,8 @@ class Pool:
         """Give a block to a free process."""
         self._waiting[self._threads.submit(self._train, block)] = block
 
-    def finished(self, interrupt: Interrupt) -> Iterator[tuple[Block, Trained]]:
-        """Wait for a block or more.
+    def finished(self, interrupt: Interrupt) -> Iterator[tuple[Block, Trained | MemoryError]]:
+        """Wait for a block or more: what came of it, or that its process ran out of memory.
 
         Raises
         ------
@@ -126,8 +126,11 @@ class Pool:
                 raise KeyboardInterrupt
             done, _ = wait(self._waiting, timeout=0.2, return_when=FIRST_COMPLETED)
         for future in done:
+            found: Trained | MemoryError
             try:
                 found = future.result()
+            except MemoryError as error:
+                found = error
             except UserError as error:
                 if interrupt.requested:  # Ctrl-C goes to all processes of a terminal
                     raise KeyboardInterrupt from error
@@ -167,6 +170,8 @@ class Pool:
                 "saved, resume with fewer workers or a smaller block"
             ) from error
         self._idle.put(process)
+        if answer.out_of_memory:
+            raise MemoryError(answer.out_of_memory)
         if answer.refused:
             raise UserError(answer.refused)
         if answer.failed:

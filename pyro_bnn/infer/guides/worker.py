@@ -27,11 +27,14 @@ class Answer(NamedTuple):
         The sentence of a `UserError` instead.
     failed : str
         The traceback of any other error instead.
+    out_of_memory : str
+        What an allocator said instead.
     """
 
     trained: object = None
     refused: str = ""
     failed: str = ""
+    out_of_memory: str = ""
 
 
 def serve(source: BinaryIO, sink: BinaryIO) -> None:
@@ -42,6 +45,7 @@ def serve(source: BinaryIO, sink: BinaryIO) -> None:
 
     from pyro_bnn.allocator import keep_freed_memory
     from pyro_bnn.errors import UserError
+    from pyro_bnn.halving import ran_out_of_memory
     from pyro_bnn.infer.guides.training_block import train_block
     from pyro_bnn.infer.interrupt import FinishStepFirst
 
@@ -68,8 +72,11 @@ def serve(source: BinaryIO, sink: BinaryIO) -> None:
                 answer = Answer(refused=str(error))
             except KeyboardInterrupt:
                 return
-            except Exception:
-                answer = Answer(failed=traceback.format_exc())
+            except Exception as error:
+                if ran_out_of_memory(error):
+                    answer = Answer(out_of_memory=str(error) or "MemoryError")
+                else:
+                    answer = Answer(failed=traceback.format_exc())
             pickle.dump(answer, sink)
             sink.flush()
 

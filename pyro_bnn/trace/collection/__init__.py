@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from pyro_bnn.trace.collection.collection import CANONICAL, Collection, is_collection
+from pyro_bnn.trace.collection.collection import (
+    BESIDE,
+    CANONICAL,
+    Collection,
+    is_collection,
+)
 from pyro_bnn.trace.collection.manifest import Record
 from pyro_bnn.trace.collection.writer import CollectionWriter
 
-__all__ = ["CANONICAL", "Collection", "CollectionWriter", "Record", "is_collection"]
+__all__ = ["BESIDE", "CANONICAL", "Collection", "CollectionWriter", "Record", "is_collection"]

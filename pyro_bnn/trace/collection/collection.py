@@ -9,16 +9,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import xarray as xr
 
-from pyro_bnn.errors import UserError
 from pyro_bnn.trace.collection.arrays import MemberFile, member_dataset
+from pyro_bnn.trace.collection.head import HEAD, Site, read_head
 from pyro_bnn.trace.collection.manifest import Record, manifest_records
 from pyro_bnn.trace.collection.tensors import Place, read_header
-from pyro_bnn.trace.collection.writer import HEAD, MEMBERS
+from pyro_bnn.trace.collection.writer import MEMBERS
 
 __all__ = ["CANONICAL", "Collection", "is_collection"]
 
@@ -39,11 +39,6 @@ def is_collection(path: str | Path) -> bool:
     return (Path(path) / HEAD).is_file()
 
 
-class _Site(NamedTuple):
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-
-
 @dataclass(frozen=True)
 class Collection:
     """Members of one model, in the order of their names.
@@ -61,7 +56,7 @@ class Collection:
     directory: Path
     records: tuple[Record, ...]
     skipped: Mapping[str, str]
-    _sites: Mapping[str, _Site]
+    _sites: Mapping[str, Site]
     _dims: Mapping[str, Sequence[str]]
     _files: Mapping[str, MemberFile]
 
@@ -80,16 +75,10 @@ class Collection:
         Raises
         ------
         UserError
-            If there is no collection.
+            If there is no collection, or its head is damaged.
         """
         directory = Path(directory)
-        if not is_collection(directory):
-            raise UserError(f"{directory} holds no collection: it has no file {HEAD}")
-        head = json.loads((directory / HEAD).read_text(encoding="utf-8"))
-        sites = {
-            name: _Site(tuple(s["shape"]), np.dtype(np.float64 if s["double"] else np.float32))
-            for name, s in head["sites"].items()
-        }
+        sites, dims = read_head(directory)
         lines: dict[str, list[Record]] = {}
         skipped: dict[str, str] = {}
         for where, record in manifest_records(directory):
@@ -111,7 +100,7 @@ class Collection:
                 else:
                     records.append(found[0])
                     files[name] = _sharing(found[1], layouts)
-        return cls(directory, tuple(records), skipped, sites, head["dims"], files)
+        return cls(directory, tuple(records), skipped, sites, dims, files)
 
     def __len__(self) -> int:
         """Return the number of members."""
@@ -242,7 +231,7 @@ class Collection:
 
 
 def _checked(
-    directory: Path, records: Sequence[Record], sites: Mapping[str, _Site], verify: Verify
+    directory: Path, records: Sequence[Record], sites: Mapping[str, Site], verify: Verify
 ) -> tuple[Record, MemberFile] | str:
     """Find the line that a member's file agrees with; if there is none, say what is wrong."""
     path = directory / MEMBERS / f"{records[-1].name}.safetensors"

@@ -8,6 +8,7 @@ sees whole lines, no writer waits for another, and no lock has to work across a 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,6 +17,9 @@ from typing import Any
 from pyro_bnn.trace.atomic import replacing
 
 __all__ = ["Record", "append_record", "manifest_records"]
+
+NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+"""What can name a member or a writer: the name of a file, in no other folder."""
 
 FOLDER = "manifest"
 LINES = 256
@@ -76,7 +80,16 @@ def manifest_records(directory: Path) -> Iterator[tuple[str, Record | None]]:
 def _parsed(line: str) -> Record | None:
     try:
         record = Record(**json.loads(line))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return None
-    good = isinstance(record.name, str) and isinstance(record.size, int)
-    return record if good and isinstance(record.sha256, str) else None
+    good = (
+        isinstance(record.name, str)
+        and NAME.fullmatch(record.name) is not None
+        and isinstance(record.sha256, str)
+        and type(record.size) is int
+        and (record.seed is None or type(record.seed) is int)
+        and isinstance(record.recipe, dict)
+        and isinstance(record.metrics, dict)
+        and all(type(value) in (int, float) for value in record.metrics.values())
+    )
+    return record if good else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,14 +68,27 @@ def read_header(path: Path) -> Header:
         entries = json.loads(text)
         entries.pop("__metadata__", None)
         places = {
-            name: Place(entry["dtype"], tuple(entry["shape"]), entry["data_offsets"][0])
+            name: Place(entry["dtype"], _sizes(entry["shape"]), _sizes(entry["data_offsets"])[0])
             for name, entry in entries.items()
             if entry["dtype"] in _TYPES
         }
-        stop = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        stop = max((_sizes(entry["data_offsets"])[1] for entry in entries.values()), default=0)
+    except (
+        ValueError,
+        KeyError,
+        IndexError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         raise ValueError("it is not a safetensors file") from error
     return Header(8 + length, 8 + length + stop, places)
+
+
+def _sizes(numbers: Sequence[int]) -> tuple[int, ...]:
+    if not all(type(number) is int and number >= 0 for number in numbers):
+        raise ValueError(f"{numbers} are not sizes")
+    return tuple(numbers)
 
 
 def read_rows(path: Path, header: Header, name: str, rows: slice) -> NDArray[np.floating]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import socket
@@ -12,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from safetensors.torch import save
@@ -19,14 +19,12 @@ from torch import Tensor
 
 from pyro_bnn.errors import UserError
 from pyro_bnn.trace.atomic import TEMPORARY_SUFFIX, replacing
-from pyro_bnn.trace.collection.manifest import Record, append_record
+from pyro_bnn.trace.collection.head import HEAD, Head, Site, head_text, read_head
+from pyro_bnn.trace.collection.manifest import NAME, Record, append_record
 
 __all__ = ["CollectionWriter"]
 
-HEAD = "collection.json"
 MEMBERS = "members"
-
-_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
 
 class CollectionWriter:
@@ -147,19 +145,14 @@ class CollectionWriter:
         if not self._shapes:
             head = self.directory / HEAD
             if not head.is_file():
-                sites = {
-                    site: {"shape": list(t.shape), "double": t.dtype == torch.float64}
-                    for site, t in params.items()
-                }
-                text = json.dumps({"version": 1, "sites": sites, "dims": self._dims}, indent=1)
+                sites = {site: _site(values) for site, values in params.items()}
+                text = head_text(Head(sites, dict(self._dims)))
                 self.directory.mkdir(parents=True, exist_ok=True)
                 with replacing(head.with_name(f"{self.writer}.head")) as temporary:
                     temporary.write_text(text, encoding="utf-8")
                 _first_wins(head.with_name(f"{self.writer}.head"), head)
-            self._shapes = {
-                site: tuple(entry["shape"])
-                for site, entry in json.loads(head.read_text(encoding="utf-8"))["sites"].items()
-            }
+            sites = read_head(self.directory).sites
+            self._shapes = {name: site.shape for name, site in sites.items()}
         found = {site: tuple(tensor.shape) for site, tensor in params.items()}
         for site in {**self._shapes, **found}:
             if found.get(site) != self._shapes.get(site):
@@ -168,6 +161,11 @@ class CollectionWriter:
                     f"{self._shapes.get(site)} in the collection {self.directory}: a collection "
                     "holds networks of one model"
                 )
+
+
+def _site(values: Tensor) -> Site:
+    wide = values.dtype == torch.float64
+    return Site(tuple(values.shape), np.dtype(np.float64 if wide else np.float32))
 
 
 def _first_wins(own: Path, head: Path) -> None:
@@ -182,7 +180,7 @@ def _first_wins(own: Path, head: Path) -> None:
 
 
 def _checked(name: str) -> str:
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise UserError(
             f"'{name}' cannot name a file of a collection: use letters, digits, '.', '_' and '-'"
         )

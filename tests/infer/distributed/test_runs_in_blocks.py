@@ -51,7 +51,9 @@ def test_blocks_lie_side_by_side_whatever_lies_around_them(sampled, tmp_path):
         assert found[key].shape[:2] == (5, 16)
         np.testing.assert_array_equal(found[key][:4], values)
     assert outcome.progress.draws == 16
-    assert len(segment_paths(tmp_path / "long")) == 3
+    joined = segment_paths(tmp_path / "long")
+    assert len(joined) == 3
+    assert all(b"\nsha256 " in path.read_bytes()[-80:] for path in joined)
     assert not list((tmp_path / "long" / "blocks").glob("*/segments"))
 
 

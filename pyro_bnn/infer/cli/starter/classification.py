@@ -8,9 +8,11 @@ from pyro_bnn.data import standardised_split
 from pyro_bnn.nn import Normal, categorical, lift
 
 TABLE = "data.csv"
+SEPARATOR = ","
 TARGET = "target"
 
-table = pd.read_csv(TABLE).dropna()
+# Empty columns are left out, then rows with gaps.
+table = pd.read_csv(TABLE, sep=SEPARATOR).dropna(axis="columns", how="all").dropna()
 labels, classes = pd.factorize(table.pop(TARGET), sort=True)
 target = torch.tensor(labels)
 # Columns of words become columns of zeros and ones.
