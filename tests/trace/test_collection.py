@@ -118,6 +118,76 @@ def test_damaged_and_half_written_members_are_named_and_left_out(tmp_path):
     assert Collection.open(tmp_path, verify="size").names == ["m0", "m3", "m4"]
 
 
+DEEP = "[" * 100_000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        DEEP,
+        "{}",
+        '{"sites": {"a": {"shape": [2], "double": false}}}',
+        '{"sites": {"a": {"shape": ["2"], "double": false}}, "dims": {}}',
+        '{"sites": {"a": {"shape": [-1], "double": false}}, "dims": {}}',
+        '{"sites": {"a": {"shape": 3, "double": false}}, "dims": {}}',
+        '{"sites": {"a": {"shape": [2], "double": false}}, "dims": {"a": "h0"}}',
+    ],
+)
+def test_a_damaged_head_is_a_sentence(tmp_path, text):
+    filled(tmp_path, 1)
+    (tmp_path / "collection.json").write_text(text, encoding="utf-8")
+    for use in (Collection.open, lambda folder: CollectionWriter(folder).append(weights(0))):
+        with pytest.raises(UserError, match=r"collection\.json is not the head of a collection"):
+            use(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        DEEP,
+        "3",
+        '["m0"]',
+        '{"name": "../m0", "sha256": "", "size": 1}',
+        '{"name": "m0", "sha256": "", "size": true}',
+        '{"name": "m0", "sha256": "", "size": 1, "seed": "1"}',
+        '{"name": "m0", "sha256": "", "size": 1, "recipe": []}',
+        '{"name": "m0", "sha256": "", "size": 1, "metrics": {"loss": "low"}}',
+    ],
+)
+def test_lines_of_a_manifest_that_cannot_be_read_are_skipped_and_named(tmp_path, line):
+    filled(tmp_path, 1)
+    with (tmp_path / "manifest" / "w-0000.jsonl").open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
+    found = Collection.open(tmp_path)
+    assert found.names == ["m0"]
+    assert found.skipped == {"w-0000.jsonl, line 2": "the line of the manifest cannot be read"}
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        DEEP,
+        '{"dtype": "F32", "shape": ["3"], "data_offsets": [0, 12]}',
+        '{"dtype": "F32", "shape": [3], "data_offsets": [0]}',
+        '{"dtype": "F32", "shape": [3], "data_offsets": [-4, 8]}',
+        '{"dtype": [], "shape": [3], "data_offsets": [0, 12]}',
+    ],
+)
+def test_a_member_with_a_head_of_nonsense_is_left_out(tmp_path, entry):
+    whole = filled(tmp_path, 1)
+    path = tmp_path / "members" / "m0.safetensors"
+    text = f'{{"0.bias": {entry}}}'.encode()
+    content = len(text).to_bytes(8, "little") + text
+    path.write_bytes(content)
+    line = {**manifest.asdict(whole.records[0]), "size": len(content)}
+    (tmp_path / "manifest" / "w-0000.jsonl").write_text(json.dumps(line) + "\n", encoding="utf-8")
+    found = Collection.open(tmp_path, verify="size")
+    assert not found.names
+    assert "it is not a safetensors file" in found.skipped["m0"]
+
+
 def test_a_member_written_again_is_one_member_and_the_later_file_stands(tmp_path):
     CollectionWriter(tmp_path, "first").append(weights(0), name="m", seed=0)
     CollectionWriter(tmp_path, "second").append(weights(1), name="m", seed=1)

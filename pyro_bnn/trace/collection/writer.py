@@ -151,8 +151,8 @@ class CollectionWriter:
                 with replacing(head.with_name(f"{self.writer}.head")) as temporary:
                     temporary.write_text(text, encoding="utf-8")
                 _first_wins(head.with_name(f"{self.writer}.head"), head)
-            sites = read_head(self.directory).sites
-            self._shapes = {name: site.shape for name, site in sites.items()}
+            laid_down = read_head(self.directory).sites
+            self._shapes = {name: site.shape for name, site in laid_down.items()}
         found = {site: tuple(tensor.shape) for site, tensor in params.items()}
         for site in {**self._shapes, **found}:
             if found.get(site) != self._shapes.get(site):
