@@ -107,6 +107,7 @@ def mmd(
         order = torch.randperm(total, generator=generator, device=device)
         members[row, order[:n]] = 1
     weights = _bootstrap_weights(n, m, resamples, generator, device)
+    halving = Halving(max(1, _BLOCK_BYTES // (8 * total)), "MMD", "draws")
     kernels: list[tuple[str, float]] = []
     estimates, bootstraps = [], []
     for kind, pairs in (("laplace", distances.l1), ("gaussian", distances.squared)):
@@ -114,8 +115,8 @@ def mmd(
         for h in grid.tolist():
             kernels.append((kind, h))
             scale = h if kind == "laplace" else h**2
-            estimates.append(_permuted(pairs, scale, members, n))
-            bootstraps.append(_resampled(pairs, scale, weights, n))
+            estimates.append(_permuted(pairs, scale, members, n, halving))
+            bootstraps.append(_resampled(pairs, scale, weights, n, halving))
     values = torch.stack(estimates)
     return Mmd(
         kernels=tuple(kernels),
@@ -162,7 +163,10 @@ def bandwidth_grid(pairs: Tensor, count: int = BANDWIDTHS) -> Tensor:
 
 
 def _of_kernel_rows(
-    pairs: Tensor, scale: float, work: Callable[[slice, Tensor], tuple[Tensor, Tensor, Tensor]]
+    pairs: Tensor,
+    scale: float,
+    halving: Halving,
+    work: Callable[[slice, Tensor], tuple[Tensor, Tensor, Tensor]],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Sum three terms over blocks of rows of a kernel matrix, its diagonal zero."""
 
@@ -171,13 +175,12 @@ def _of_kernel_rows(
         block[:, rows].fill_diagonal_(0)
         return work(rows, block)
 
-    halving = Halving(max(1, _BLOCK_BYTES // (8 * len(pairs))), "MMD", "draws")
     found = zip(*halving.run(of_rows, len(pairs)), strict=True)
     first, second, third = (torch.stack(terms).sum(0) for terms in found)
     return first, second, third
 
 
-def _permuted(pairs: Tensor, scale: float, members: Tensor, n: int) -> Tensor:
+def _permuted(pairs: Tensor, scale: float, members: Tensor, n: int, halving: Halving) -> Tensor:
     """Return the estimate for each way of dealing out the draws, ``(deal,)``."""
     m = len(pairs) - n
 
@@ -186,13 +189,15 @@ def _permuted(pairs: Tensor, scale: float, members: Tensor, n: int) -> Tensor:
         inside = ((members @ block.T) * members[:, rows]).sum(1)
         return inside, members[:, rows] @ sums, sums.sum()
 
-    inside, first, total = _of_kernel_rows(pairs, scale, terms)
+    inside, first, total = _of_kernel_rows(pairs, scale, halving, terms)
     between = first - inside
     others = total - first - between
     return inside / (n * (n - 1)) + others / (m * (m - 1)) - 2 * between / (n * m)
 
 
-def _resampled(pairs: Tensor, scale: float, weights: tuple[Tensor, Tensor], n: int) -> Tensor:
+def _resampled(
+    pairs: Tensor, scale: float, weights: tuple[Tensor, Tensor], n: int, halving: Halving
+) -> Tensor:
     """Return the estimate for each bootstrap sample, pairs of copies left out, ``(resample,)``."""
     both = torch.cat(weights, 1)
     x, y = torch.zeros_like(both), torch.zeros_like(both)
@@ -203,7 +208,7 @@ def _resampled(pairs: Tensor, scale: float, weights: tuple[Tensor, Tensor], n: i
         within = (of_x * x[:, rows]).sum(1), (of_y * y[:, rows]).sum(1)
         return *within, (of_x * y[:, rows]).sum(1)
 
-    xx, yy, xy = _of_kernel_rows(pairs, scale, terms)
+    xx, yy, xy = _of_kernel_rows(pairs, scale, halving, terms)
     pairs_x, pairs_y = (w.sum(1).square() - w.square().sum(1) for w in (x, y))
     return xx / pairs_x + yy / pairs_y - 2 * xy / (x.sum(1) * y.sum(1))
 
