@@ -116,10 +116,11 @@ def test_names_and_gaps_are_remarked_on(tmp_path):
     [
         ("x,z,y\n1,,2\n2,,3\n3,1,4\n4,,1\n5,,2\n", "1 of 5 rows without a gap: column 'z' has 4;"),
         ("x,y\n", "0 of 0 rows without a gap; fill"),
+        ("x,y\n" + "1,\n" * 9, "column 'y' of .* is empty"),
         ("x,y\n" + "1,2\n" * 9, "column 'y' of .* the same value"),
         ("x,y\n" + "1,2\n2,3\n" * 9 + "inf,3\n", "column 'x' of .* has infinite values"),
     ],
-    ids=["gaps", "no-rows", "one-value", "infinite"],
+    ids=["gaps", "no-rows", "empty", "one-value", "infinite"],
 )
 def test_tables_with_nothing_to_learn_from(tmp_path, text, part):
     with pytest.raises(UserError, match=part):

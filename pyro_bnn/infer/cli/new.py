@@ -93,6 +93,8 @@ def start_project(folder: Path, table: Path | None, target: str | None) -> Start
 def _judged(frame: pd.DataFrame, target: str, source: Path) -> Started:
     """Look at a table as the script will, and refuse what cannot be learnt from."""
     kept = frame.dropna(axis="columns", how="all")
+    if len(frame) and target not in kept:
+        raise UserError(f"column '{target}' of {source} is empty: name another --target")
     whole = kept.dropna()
     if len(whole) < _FEWEST_ROWS:
         gaps = kept.isna().sum().sort_values(ascending=False)
