@@ -98,7 +98,7 @@ def _judged(frame: pd.DataFrame, target: str, source: Path) -> Started:
     whole = kept.dropna()
     if len(whole) < _FEWEST_ROWS:
         gaps = kept.isna().sum().sort_values(ascending=False)
-        most = f": column '{gaps.index[0]}' has {gaps.iloc[0]:,}" if gaps.max() else ""
+        most = f": column '{gaps.index[0]}' has {gaps.iloc[0]:,}" if gaps.any() else ""
         raise UserError(
             f"table {source} has {len(whole)} of {len(frame):,} rows without a gap{most}; fill the "
             f"gaps or leave columns out, until {_FEWEST_ROWS} rows or more are whole"
