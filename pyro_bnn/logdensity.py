@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
@@ -150,7 +150,7 @@ class LogDensity:
     def initial_position(
         self,
         num_chains: int,
-        generator: torch.Generator,
+        generator: torch.Generator | Sequence[torch.Generator],
         *,
         strategy: Callable[..., Any] | None = None,
         attempts: int = 100,
@@ -164,8 +164,8 @@ class LogDensity:
         ----------
         num_chains : int
             How many.
-        generator : torch.Generator
-            Source of the seed.
+        generator : torch.Generator or sequence of them
+            Source of the seed, or one for each chain, which then starts where it would alone.
         strategy : callable, optional
             One of Pyro's ``init_to_*`` functions; draws from the prior by default.
         attempts : int
@@ -180,15 +180,20 @@ class LogDensity:
             the value that its log density had.
         """
         strategy = strategy or init_to_sample
-        position = self._starts(num_chains, generator, strategy)
+
+        def draw(chains: Sequence[int]) -> Tensor:
+            if isinstance(generator, torch.Generator):
+                return self._starts(len(chains), generator, strategy)
+            return torch.cat([self._starts(1, generator[chain], strategy) for chain in chains])
+
+        position = draw(range(num_chains))
         for _ in range(attempts):
             value, gradient = self.value_and_grad(position, indices)
             bad = ~(value.isfinite() & gradient.isfinite().all(dim=1))
             if not bool(bad.any()):
                 return position
-            fresh = self._starts(int(bad.sum()), generator, strategy)
             position = position.clone()
-            position[bad] = fresh
+            position[bad] = draw(bad.nonzero().flatten().tolist())
         raise UserError(self.explain_start(position[bad][0]))
 
     def explain_start(self, position: Tensor) -> str:
@@ -502,8 +507,10 @@ class LogDensity:
         return evaluate
 
     def _gradient(self, position: Tensor, indices: Rows | None) -> tuple[Tensor, ...]:
-        rows = as_tuple(indices)
-        return self._gradient_function(position, indices)(position, *rows)
+        # A graph may rely on the strides of what it was compiled for, expanded tensors among them.
+        position, rows = position.contiguous(), tuple(t.contiguous() for t in as_tuple(indices))
+        given = rows[0] if isinstance(indices, Tensor) else rows or None
+        return self._gradient_function(position, given)(position, *rows)
 
     def _chunks(self) -> tuple[Tensor, ...]:
         """Return the numbers of the rows of each chunk, none without chunks."""

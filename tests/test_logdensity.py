@@ -18,6 +18,7 @@ from pyro.ops.integrator import potential_grad
 from torch import nn
 
 import pyro_bnn.gradient
+import pyro_bnn.logdensity
 from pyro_bnn import LogDensity, UserError, lift
 from pyro_bnn.nn import Laplace, Normal, StudentT, categorical, gaussian
 
@@ -383,6 +384,29 @@ def test_gradients_follow_a_change_of_the_number_of_chains():
         assert_close(g, gradient[:count])
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_graphs_see_tensors_of_one_layout(monkeypatch, shared):
+    """A compiled graph refuses other strides than those of the tensors that it was made of."""
+    seen = []
+
+    def traced(function, *inputs, compiled):
+        seen.append(inputs)
+        return lambda *tensors: seen.append(tensors) or function(*tensors), "none"
+
+    monkeypatch.setattr(pyro_bnn.logdensity, "trace_gradient", traced)
+    model, args = lifted_mlp(torch.float32)
+    density = LogDensity(model, *args)
+    rows = torch.arange(5) if shared else torch.arange(5).expand(2, -1)
+    position = 0.1 * torch.randn(1, density.dim).expand(2, -1)
+    first = density.value_and_grad(position, rows)
+    second = density.value_and_grad(position.clone(), rows.clone())
+    assert len(seen) == 3
+    assert {tuple(t.stride() for t in tensors) for tensors in seen} == {
+        ((density.dim, 1), rows.contiguous().stride())
+    }
+    torch.testing.assert_close(first, second)
+
+
 def test_deterministic_sites_and_factors_count_once():
     def model(y):
         mu = pyro.sample("mu", dist.Normal(torch.zeros((), dtype=torch.float64), 1.0))
@@ -449,6 +473,23 @@ def test_starts_are_prior_draws_of_their_seed():
     # Prior deviation 1/sqrt(4): 6,400 draws, tested at 5 standard errors.
     assert abs(float(weights.std()) - 0.5) < 5 * 0.5 / math.sqrt(2 * 6400)
     assert abs(float(weights.mean())) < 5 * 0.5 / math.sqrt(6400)
+
+
+def test_chains_with_sources_of_their_own_start_as_they_do_alone():
+    def model():
+        # Half of its draws have no finite density, so that some chains draw more often than others.
+        value = pyro.sample("value", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        pyro.factor("edge", torch.where(value[0] > 0, 0.0, -torch.inf))
+
+    density = LogDensity(model)
+
+    def sources():
+        return [torch.Generator().manual_seed(seed) for seed in range(6)]
+
+    together = density.initial_position(6, sources())
+    alone = [density.initial_position(1, source) for source in sources()]
+    assert torch.equal(together, torch.cat(alone))
+    assert bool((together[:, 0] > 0).all())
 
 
 def test_starts_follow_a_strategy_and_are_drawn_again_where_not_finite():

@@ -226,12 +226,10 @@ class Guide(ABC):
         """
         size, rows = self.training.batch_size, None
         if size is not None and size < density.rows:
-            rows = torch.arange(size, device=density.device)[None]
-        starts = [
-            density.initial_position(1, source, strategy=self.init_strategy, indices=rows)
-            for source in sources
-        ]
-        return torch.cat(starts)
+            rows = torch.arange(size, device=density.device).expand(len(sources), -1)
+        return density.initial_position(
+            len(sources), sources, strategy=self.init_strategy, indices=rows
+        )
 
     def setup(self, *args: Any, **kwargs: Any) -> LogDensity:
         """Learn the sites of the model on the given data, without training."""
