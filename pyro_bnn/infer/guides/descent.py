@@ -102,7 +102,7 @@ class Descent:
         together = min(self._objective.training.accumulate, count)
         steps = count // together
         for number in range(steps):
-            self._set_rate(self._objective.rate(self.epoch + number / steps))
+            self._set_rate(self.epoch + number / steps)
             summed: Parameters = {}
             for indices in itertools.islice(batches, together):
                 loss, gradients = self._objective.gradient(
@@ -177,9 +177,13 @@ class Descent:
         loaders = self._objective.training.loaders
         return augmented_batches(self._density, orders, size, seeds, loaders), count
 
-    def _set_rate(self, rate: float) -> None:
+    def _set_rate(self, epoch: float) -> None:
+        """Set the learning rate, and the momentum where there is one, of so many epochs."""
+        training = self._objective.training
         for group in self._optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = self._objective.rate(epoch)
+            if "momentum" in group:
+                group["momentum"] = training.momentum_at(epoch / training.epochs)
 
     def _step(self, gradients: Mapping[str, Tensor], count: int) -> None:
         """Move by the sum of the gradients of `count` minibatches."""

@@ -44,6 +44,9 @@ class Training:
         The first one.
     momentum : float
         Of ``sgd``.
+    least_momentum : float, optional
+        Of ``sgd`` with ``one-cycle``: what the momentum falls to while the rate rises, to come back
+        as that falls (Smith & Topin 2019); it stays as it is by default.
     nesterov : bool
         Whether that momentum is Nesterov's.
     schedule : str
@@ -80,6 +83,7 @@ class Training:
     optimiser: str = "adam"
     learning_rate: float = 0.01
     momentum: float = 0.9
+    least_momentum: float | None = None
     nesterov: bool = False
     schedule: str = "cosine"
     milestones: tuple[float, ...] = (1 / 3, 2 / 3)
@@ -109,6 +113,17 @@ class Training:
             raise UserError(f"Training: learning_rate is {self.learning_rate}, give a number > 0")
         if not 0 <= self.momentum < 1:
             raise UserError(f"Training: momentum is {self.momentum}, give a number in [0, 1)")
+        if self.least_momentum is not None:
+            if self.schedule != "one-cycle" or self.optimiser != "sgd":
+                raise UserError(
+                    "Training: least_momentum needs the optimiser 'sgd' and the schedule "
+                    "'one-cycle'"
+                )
+            if not 0 < self.least_momentum <= self.momentum:
+                raise UserError(
+                    f"Training: least_momentum is {self.least_momentum}, give a number above 0 and "
+                    f"at most the momentum, {self.momentum}"
+                )
         if self.nesterov and (self.momentum == 0 or self.optimiser != "sgd"):
             raise UserError("Training: nesterov needs the optimiser 'sgd' with a momentum")
 
@@ -120,6 +135,12 @@ class Training:
     def rate(self, share: float) -> float:
         """Return the learning rate when `share` of the training is done."""
         return self.learning_rate * SCHEDULES[self.schedule](self, share)
+
+    def momentum_at(self, share: float) -> float:
+        """Return the momentum when `share` of the training is done."""
+        if self.least_momentum is None:
+            return self.momentum
+        return self.momentum - (self.momentum - self.least_momentum) * _raised(share)
 
     def build(self, parameters: list[Tensor]) -> torch.optim.Optimizer:
         """Build the optimiser: elementwise, so that stacked members do not see each other."""
@@ -140,10 +161,16 @@ def _adam(training: Training, parameters: list[Tensor]) -> torch.optim.Optimizer
     return torch.optim.Adam(parameters, lr=training.learning_rate, fused=True)
 
 
-def _one_cycle(training: Training, share: float) -> float:
+def _raised(share: float) -> float:
+    """How far one cycle is up: from 0 to 1 and back, along two halves of a cosine."""
     if share < _RISE:
-        return 0.52 - 0.48 * math.cos(math.pi * share / _RISE)
-    return 0.5 * (1 + math.cos(math.pi * (share - _RISE) / (1 - _RISE)))
+        return 0.5 * (1 - math.cos(math.pi * share / _RISE))
+    return 0.5 * (1 + math.cos(math.pi * (min(share, 1.0) - _RISE) / (1 - _RISE)))
+
+
+def _one_cycle(training: Training, share: float) -> float:
+    raised = _raised(share)
+    return 0.04 + 0.96 * raised if share < _RISE else raised
 
 
 def _step(training: Training, share: float) -> float:

@@ -35,6 +35,9 @@ class GuideSettings(Table):
     optimiser: Literal["sgd", "adam", "adamw"] = Field("adam", description="The optimiser.")
     learning_rate: float = Field(0.01, gt=0, description="The first learning rate.")
     momentum: float = Field(0.9, ge=0, lt=1, description="Of sgd.")
+    least_momentum: float | None = Field(
+        None, description="Of sgd with one-cycle: the momentum where the rate is highest."
+    )
     nesterov: bool = Field(False, description="Nesterov's momentum, of sgd.")
     schedule: Literal["constant", "step", "cosine", "one-cycle"] = Field(
         "cosine", description="How the learning rate falls."

@@ -8,6 +8,7 @@ from torch.utils.data import TensorDataset
 
 from pyro_bnn import Data, LogDensity, Split, UserError
 from pyro_bnn.infer.guides import Ensemble, MeanField, PointEstimate, Training
+from pyro_bnn.infer.guides.seeds import generators
 
 SGD = {"optimiser": "sgd", "learning_rate": 0.05, "schedule": "constant"}
 
@@ -108,3 +109,44 @@ def test_one_cycle_rises_and_falls():
     training = Training(epochs=10, schedule="one-cycle", learning_rate=1.0)
     rates = [training.rate(share) for share in (0.0, 0.15, 0.3, 0.65, 1.0)]
     assert rates == pytest.approx([0.04, 0.52, 1.0, 0.5, 0.0], abs=1e-12)
+
+
+def test_one_cycle_is_that_of_torch():
+    steps = 4000
+    training = Training(
+        epochs=1,
+        optimiser="sgd",
+        learning_rate=0.1,
+        momentum=0.95,
+        least_momentum=0.85,
+        schedule="one-cycle",
+    )
+    optimiser = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1, momentum=0.95)
+    cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, 0.1, total_steps=steps)
+    for step in range(steps - 1):
+        group = optimiser.param_groups[0]
+        assert training.rate(step / steps) == pytest.approx(group["lr"], abs=2e-4)
+        assert training.momentum_at(step / steps) == pytest.approx(group["momentum"], abs=2e-4)
+        optimiser.step()
+        cycle.step()
+
+
+def test_the_momentum_follows_the_cycle(net):
+    """Of the steps themselves: by hand, with the formula of SGD."""
+    training = Training(
+        epochs=5,
+        batch_size=None,
+        optimiser="sgd",
+        learning_rate=0.5,
+        momentum=0.9,
+        least_momentum=0.3,
+        schedule="one-cycle",
+    )
+    guide = PointEstimate(net.density, training).fit(seed=3)
+    z = net.density.initial_position(1, generators([3], net.density.device)[0])
+    velocity = torch.zeros_like(z)
+    for epoch in range(5):
+        _, gradient = net.density.value_and_grad(z)
+        velocity = training.momentum_at(epoch / 5) * velocity + gradient / net.density.rows
+        z = z - training.rate(epoch / 5) * velocity
+    torch.testing.assert_close(guide.state["position"], z)

@@ -220,6 +220,11 @@ def test_members_have_streams_of_their_own():
         ({"learning_rate": 0.0}, ["learning_rate is 0.0"]),
         ({"momentum": 1.0}, ["momentum is 1.0"]),
         ({"nesterov": True}, ["'sgd' with a momentum"]),
+        ({"least_momentum": 0.8}, ["'sgd' and the schedule 'one-cycle'"]),
+        (
+            {"optimiser": "sgd", "schedule": "one-cycle", "least_momentum": 0.95},
+            ["least_momentum is 0.95", "at most the momentum, 0.9"],
+        ),
     ],
 )
 def test_settings_that_cannot_be_are_named(settings, parts):
