@@ -1,7 +1,7 @@
 """Deep ensembles: stacked members against a loop of networks, and against `jax.vmap`.
 
 Run: python benchmarks/ensemble_training.py [--members M] [--epochs E] [--rounds R]
-     python benchmarks/ensemble_training.py --optunet --data FOLDER [--members M] [--workers W]
+     python benchmarks/ensemble_training.py --optunet --data FOLDER [--members M] [--looped L]
 
 32 MLPs 64-32-10 on scikit-learn's digits, Adam, batches of 128, 50 epochs, one thread. The loop
 trains the same networks one after another with torch's fused Adam; the jitted step of `jax.vmap`
@@ -10,18 +10,20 @@ a graph, and once more compiled, as the command line does from `WORTH_COMPILING`
 Each side makes the same number of steps; the first epoch, in which graphs are traced and compiled,
 is timed apart. Sides take turns; medians over the rounds are compared.
 
-`--optunet` trains M convolutional networks of 392 weights on 8,000 images of MNIST for 10 epochs,
-once by an `Ensemble` in W processes and once in a plain loop on one thread: the same work.
+`--optunet` trains M convolutional networks of 392 weights on MNIST by the recipe that ships, for as
+many epochs as that says, in W processes; and L of them (40 if not told) in a plain loop on one
+thread, whose time a member is what is compared. Starting and tracing are in the time of ours.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -29,11 +31,14 @@ from torch import nn
 
 from pyro_bnn import LogDensity
 from pyro_bnn.allocator import keep_freed_memory
+from pyro_bnn.datasets import ROOT_VARIABLE
 from pyro_bnn.infer.cli.script import ModelScript
 from pyro_bnn.infer.guides import Ensemble, PointEstimate, Training
-from pyro_bnn.nn import Normal, architectures, categorical, lift
+from pyro_bnn.infer.predict import predict
+from pyro_bnn.infer.recipe import Recipe
+from pyro_bnn.nn import architectures
 
-MODELS = Path(__file__).parent.parent / "models"
+ROOT = Path(__file__).parent.parent
 BATCH, RATE = 128, 0.01
 
 
@@ -121,7 +126,7 @@ def seconds(train: Callable[[int], None], epochs: int) -> float:
 
 def compare(members: int, epochs: int, rounds: int) -> None:
     """Print one line a side, and the ratios."""
-    script = ModelScript.load(MODELS / "digits_mlp.py")
+    script = ModelScript.load(ROOT / "models" / "digits_mlp.py")
     x, y = script.data.train.x, script.data.train.y
     density = LogDensity(script.model, x, y)
     sides = {"stacked": stacked(density, members)}
@@ -147,70 +152,80 @@ def compare(members: int, epochs: int, rounds: int) -> None:
         )
 
 
-class Images:
-    """MNIST as tensors: the first 8,000 training images."""
-
-    def __init__(self, folder: Path) -> None:
-        from torchvision.datasets import MNIST
-
-        raw = MNIST(folder, train=True)
-        self.x = ((raw.data[:8000].float() / 255 - 0.1307) / 0.3081)[:, None]
-        self.y = raw.targets[:8000]
-
-
-def one_by_one(images: Images, members: int, epochs: int) -> None:
-    """Train OptuNets one after another with torch, as a plain loop does, on one thread."""
-    torch.set_num_threads(1)
+def one_by_one(x: torch.Tensor, y: torch.Tensor, members: int, training: Training) -> float:
+    """Train OptuNets one after another with torch, as a plain loop does; return the seconds."""
+    batch = training.batch_size or len(x)
+    steps = len(x) // batch
+    started = time.perf_counter()
     for member in range(members):
         torch.manual_seed(member)
         net = architectures.optunet()
-        optimiser = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=2e-4)
-        steps = epochs * (len(images.x) // 64)
-        cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, 0.1, total_steps=steps)
-        for _ in range(epochs):
-            order = torch.randperm(len(images.x))
-            for start in range(0, len(images.x) - 63, 64):
-                rows = order[start : start + 64]
+        rate = training.learning_rate
+        optimiser = torch.optim.SGD(net.parameters(), rate, 0.9, weight_decay=2e-4, fused=True)
+        cycle = torch.optim.lr_scheduler.OneCycleLR(
+            optimiser, rate, total_steps=training.epochs * steps
+        )
+        for _ in range(training.epochs):
+            order = torch.randperm(len(x))
+            for rows in order[: steps * batch].split(batch):
                 optimiser.zero_grad()
-                nn.functional.cross_entropy(net(images.x[rows]), images.y[rows]).backward()
+                nn.functional.cross_entropy(net(x[rows]), y[rows]).backward()
                 optimiser.step()
                 cycle.step()
+    return time.perf_counter() - started
 
 
-def optunets(folder: Path, members: int, epochs: int, workers: int, seed: int) -> None:
+def peak_memory(workers: int) -> float:
+    """Bound what this process and its workers ever had in memory together, in MB.
+
+    The most of this process, and the most of any worker for each of them: pages that they share,
+    as those of torch's libraries, are counted for each.
+    """
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    worker = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return (own + workers * worker) / 1024
+
+
+def optunets(members: int, looped: int, epochs: int | None, workers: int, seed: int) -> None:
     """Train OptuNets by worker processes and in a loop; print the ratio and the peak memory."""
-    images = Images(folder)
-    bnn = lift(architectures.optunet(), prior=Normal(scale="fan_in", gain=2.0))
-
-    def model(x: torch.Tensor, y: torch.Tensor | None = None) -> torch.Tensor:
-        return categorical(bnn(x), y)
-
+    changes = {"run.chains": members, "guide.workers": workers}
+    changes |= {} if epochs is None else {"guide.epochs": epochs}
+    recipe = Recipe.read(ROOT / "inference" / "study" / "optunet_mnist.toml", changes)
+    assert recipe.guide is not None
+    script = ModelScript.load(ROOT / "models" / "optunet_mnist.py")
+    x, y = script.data.train.x, script.data.train.y
     torch.set_num_threads(workers)
-    density = LogDensity(model, images.x, images.y)
-    training = Training(
-        epochs=epochs,
-        batch_size=64,
-        optimiser="sgd",
-        learning_rate=0.1,
-        schedule="one-cycle",
-    )
-    ensemble = Ensemble(PointEstimate(density, training), members, workers=workers)
+    density = LogDensity(script.model, x, y)
+    ensemble = recipe.guide.ensemble(density, members)
     with tempfile.TemporaryDirectory() as run:
         started = time.perf_counter()
         ensemble.fit(seed=seed, run_dir=run)
         ours = time.perf_counter() - started
-    # Of this process and of the largest worker: no more than this many of them at a time.
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    started = time.perf_counter()
-    one_by_one(images, members, epochs)
-    loop = time.perf_counter() - started
-    print(f"{members} OptuNets of {density.dim} weights, {epochs} epochs of {len(images.x)} images")
-    print(f"ours, {workers} processes  {ours:8.1f} s, start and tracing included")
-    print(f"loop, one thread    {loop:8.1f} s, ratio {loop / ours:.2f}")
-    print(f"{ensemble.batching}")
-    print(f"{len(ensemble.failures)} trainings failed")
-    print(f"peak memory at most {(own + workers * children) / 1024:.0f} MB, all processes together")
+    peak = peak_memory(workers)
+    torch.set_num_threads(1)
+    loop = one_by_one(x, y, looped, ensemble.training)
+    test = script.data.test
+    right = [
+        float((predict(density, draw, test.x, test.y).mean[0].argmax(-1) == test.y).double().mean())
+        for draw in in_turn(ensemble)
+    ]
+    each, alone = ours / members, loop / looped
+    made = f"{ensemble.training.epochs} epochs of {len(x)} images"
+    print(f"{script.data.name}, networks of {density.dim} weights, {made}")
+    print(f"ours, {workers} processes: {members} in {ours:.1f} s, {each:.2f} s each, all included")
+    print(
+        f"loop, one thread: {looped} in {loop:.1f} s, {alone:.2f} s each: {alone / each:.2f} x ours"
+    )
+    print(f"{ensemble.batching}; {len(ensemble.failures)} trainings failed")
+    print(f"peak memory at most {peak:.0f} MB, all processes together")
+    middle, low, high = statistics.median(right), min(right), max(right)
+    print(f"test accuracy of a member: median {middle:.2%}, from {low:.2%} to {high:.2%}")
+
+
+def in_turn(ensemble: Ensemble) -> Iterator[dict[str, torch.Tensor]]:
+    """Yield the weights of each member ``(1, *shape)``."""
+    for values in zip(*ensemble.sample_posterior(1).values(), strict=True):
+        yield dict(zip(ensemble.density.sites, values, strict=True))
 
 
 def main() -> None:
@@ -221,12 +236,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--optunet", action="store_true")
     parser.add_argument("--workers", type=int, default=2, help="of --optunet")
-    parser.add_argument("--data", type=Path, default=Path("data"), help="folder that holds MNIST/")
+    parser.add_argument("--looped", type=int, default=40, help="members of the loop of --optunet")
+    parser.add_argument("--data", help=f"folder that holds MNIST ({ROOT_VARIABLE})")
     arguments = parser.parse_args()
     keep_freed_memory()
     if arguments.optunet:
-        epochs = arguments.epochs or 10
-        optunets(arguments.data, arguments.members, epochs, arguments.workers, seed=0)
+        if arguments.data is not None:
+            os.environ[ROOT_VARIABLE] = arguments.data
+        optunets(arguments.members, arguments.looped, arguments.epochs, arguments.workers, seed=0)
         return
     torch.set_num_threads(1)
     epochs = arguments.epochs or 50
