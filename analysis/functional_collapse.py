@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
-from study import Job, Study, dataset, ensemble, posterior, predictions
+from study import Study, dataset, ensemble, posterior, predictions
 
 from pyro_bnn import Split
 from pyro_bnn.diagnostics.diversity import Diversity, correlation, diversity
 from pyro_bnn.diagnostics.plots.style import BLUE, ORANGE
-from pyro_bnn.infer.guides import Training
+from pyro_bnn.infer.guides import PointEstimate, Training
 
 # 1,000 ResNet-18 on CIFAR-100 and SVHN, read off the vector figure of the authors' slides.
 STUDY = {"inside": (0.1075, 0.013), "outside": (0.227, 0.105)}
@@ -66,9 +66,10 @@ def main() -> None:
     study = Study.start(__doc__, QUICK, PAPER)
     size = study.size
     training = Training(epochs=size.epochs, batch_size=64, optimiser="sgd", learning_rate=size.rate)
-    job = Job(size.script, None, training, size.block, study.seed)
-    draws = ensemble(job, size.members, study.workers)
     density, data = posterior(size.script)
+    guide = PointEstimate(density.chunked(1000), training)
+    trained = ensemble(guide, size.members, size.block, study.workers, study.seed)
+    draws = trained.sample_posterior(1)
     (elsewhere, far), *_ = data.ood.items()
     splits = {"predictions": data.test, "predictions_ood": far}
     groups = {

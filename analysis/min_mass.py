@@ -5,8 +5,9 @@ Run: python analysis/min_mass.py [--quick | --paper] [--data DIR] [--out FOLDER]
 The mass of a network is the sum of its squared weights; scaling its units changes the mass and not
 its function, and one scaling has the least mass. A point estimate under a normal prior has it too:
 a network at the bottom of its loss with weight decay is at its minimum. One large ensemble stands
-beside the study's figures; smaller ones vary the weight decay and the number of epochs
-(``--set sweep=0`` leaves them out).
+beside the study's figures (``beside.md``); smaller ones vary the weight decay and the number of
+epochs (``--set sweep=0`` leaves them out). How they are trained is the recipe
+``inference/study/optunet_mnist.toml``.
 """
 
 from __future__ import annotations
@@ -19,56 +20,49 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from scipy.stats import pearsonr
-from study import (
-    Draws,
-    Job,
-    Study,
-    accuracy,
-    dataset,
-    ensemble,
-    flat,
-    in_processes,
-    jobs,
-    posterior,
-    train,
-)
+from study import ROOT, Draws, Study, accuracy, dataset, flat, posterior
 
 from pyro_bnn.diagnostics.plots.style import BLUE, MUTED, ORANGE, chain_colours
-from pyro_bnn.infer.guides import Training
+from pyro_bnn.infer.recipe import Recipe
 from pyro_bnn.symmetry import Quotient, discover
 
 # 1,000 OptuNets of Laurent et al. (2024), read off the vector figure of the authors' slides.
 STUDY = {"mass": 165.6, "minimum": 132.8, "excess": 26.8, "quartiles": (18.4, 27.9, 35.3)}
 DECAYS = (0.0, 2e-5, 2e-4, 2e-3)
+DECAY = 2e-4
+RECIPE = ROOT / "inference" / "study" / "optunet_mnist.toml"
 
 
 class Size(NamedTuple):
-    """Members of the large ensemble and of each small one, epochs, members at once, rows."""
+    """Members of the large ensemble and of each small one; epochs (0: the recipe's) and rows."""
 
     members: int
     sweep: int
     epochs: int
-    more: int
-    block: int
     rows: int
-    schedule: str
 
 
-QUICK = Size(40, 8, 10, 20, 4, 0, "one-cycle")
-PAPER = Size(1000, 100, 10, 40, 4, 0, "one-cycle")
+QUICK, PAPER = Size(40, 8, 0, 0), Size(1000, 100, 0, 0)
 
 
-def job(size: Size, decay: float, epochs: int, seed: int) -> Job:
-    """Return the training of OptuNet at a weight decay."""
-    training = Training(
-        epochs=epochs,
-        batch_size=64,
-        optimiser="sgd",
-        learning_rate=0.1,
-        momentum=0.9,
-        schedule=size.schedule,
-    )
-    return Job("optunet_mnist", decay, training, size.block, seed, size.rows)
+def train(
+    size: Size, decay: float, epochs: int, members: int, seed: int, workers: int
+) -> tuple[Draws, float]:
+    """Train OptuNets by their recipe at a weight decay; draws, and the seconds that it took."""
+    recipe = Recipe.read(RECIPE, {"guide.epochs": epochs, "guide.workers": workers})
+    assert recipe.guide is not None
+    density, data = posterior("optunet_mnist", decay, size.rows)
+    density = density.chunked(1000).augmented(data.train.transform)
+    began = time.perf_counter()
+    trained = recipe.guide.ensemble(density, members).fit(seed=seed)
+    return trained.sample_posterior(1), time.perf_counter() - began
+
+
+def epochs_of(size: Size) -> int:
+    """Return the epochs of a training."""
+    guide = Recipe.read(RECIPE).guide
+    assert guide is not None
+    return size.epochs or guide.epochs
 
 
 def measure(draws: Draws, decay: float, epochs: int, rows: int) -> list[dict[str, Any]]:
@@ -103,15 +97,10 @@ def mass(draws: Draws) -> torch.Tensor:
 
 
 def sweep(size: Size, seed: int, workers: int) -> dict[tuple[float, int], Draws]:
-    """Train the small ensembles, all jobs of all of them side by side."""
-    settings = [(decay, epochs) for decay in DECAYS for epochs in (size.epochs, size.more)]
-    tasks = [(key, one) for key in settings for one in jobs(job(size, *key, seed + 1), size.sweep)]
-    found = list(in_processes(train, [task for _, task in tasks], workers))
-    result: dict[tuple[float, int], Draws] = {}
-    for (key, _), part in zip(tasks, found, strict=True):
-        known = result.get(key)
-        result[key] = part if known is None else {n: torch.cat([known[n], part[n]]) for n in part}
-    return result
+    """Train the small ensembles: each decay, for as many epochs and for twice as many."""
+    each = epochs_of(size)
+    settings = [(decay, epochs) for decay in DECAYS for epochs in (each, 2 * each)]
+    return {key: train(size, *key, size.sweep, seed + 1, workers)[0] for key in settings}
 
 
 def column(rows: list[dict[str, Any]], name: str) -> np.ndarray:
@@ -158,16 +147,14 @@ def main() -> None:
     """Train, find the minimum of every network, compare with the study."""
     study = Study.start(__doc__, QUICK, PAPER)
     size = study.size
-    decay = 2e-4
-    began = time.perf_counter()
-    large = ensemble(job(size, decay, size.epochs, study.seed), size.members, study.workers)
-    seconds = time.perf_counter() - began
-    rows = measure(flat(large), decay, size.epochs, size.rows)
+    epochs = epochs_of(size)
+    large, seconds = train(size, DECAY, epochs, size.members, study.seed, study.workers)
+    rows = measure(flat(large), DECAY, epochs, size.rows)
     small = {
         key: measure(flat(draws), *key, size.rows)
         for key, draws in (sweep(size, study.seed, study.workers) if size.sweep else {}).items()
     }
-    density, data = posterior("optunet_mnist", decay, size.rows)
+    density, data = posterior("optunet_mnist", DECAY, size.rows)
     study.trace({"posterior": dataset(large, density)}, data=data.name, method="map")
     study.table([*rows, *(row for part in small.values() for row in part)])
     with study.figure(3.0, 10.0 if small else 7.0) as picture:
@@ -176,9 +163,11 @@ def main() -> None:
         draw_histogram(axes[1], rows)
         if small:
             draw_sweep(axes[2], small)
+    (study.out / "beside.md").write_text(beside(rows), encoding="utf-8")
     study.findings(
         *summary(rows, len(density.args[0]), data.name),
-        f"Their training took {seconds:.0f} s with {study.workers} processes.",
+        f"Their training took {seconds:.0f} s with {study.workers} processes, "
+        f"{seconds * study.workers / len(rows):.2f} s of a process each.",
         *(sentence(key, part) for key, part in small.items()),
     )
 
@@ -190,8 +179,10 @@ def summary(rows: list[dict[str, Any]], images: int, name: str) -> list[str]:
     masses = column(rows, "mass").mean(), column(rows, "minimum").mean()
     lines = [
         f"{len(rows):,} OptuNets trained for {rows[0]['epochs']} epochs on {images:,} images of "
-        f"{name} at a weight decay of {rows[0]['decay']:g}: median test accuracy "
-        f"{100 * np.median(column(rows, 'accuracy')):.1f} %.",
+        f"{name} at a weight decay of {rows[0]['decay']:g}: test accuracy of the median member "
+        f"{100 * np.median(column(rows, 'accuracy')):.2f} %, of the 5 % and the 95 % quantile "
+        f"{100 * np.quantile(column(rows, 'accuracy'), 0.05):.1f} % and "
+        f"{100 * np.quantile(column(rows, 'accuracy'), 0.95):.1f} %.",
         f"Mean mass {masses[0]:.1f} (study: {STUDY['mass']}), mean minimum {masses[1]:.1f} "
         f"({STUDY['minimum']}), mean excess {excess.mean():.1f} % ({STUDY['excess']} %), quartiles "
         + " / ".join(f"{value:.1f}" for value in quartiles)
@@ -205,6 +196,26 @@ def summary(rows: list[dict[str, Any]], images: int, name: str) -> list[str]:
         found = pearsonr(column(rows, "mass"), column(rows, "minimum")).statistic
         lines.insert(2, f"Mass and minimum correlate by {found:.2f} (study: 0.95).")
     return lines
+
+
+def beside(rows: list[dict[str, Any]]) -> str:
+    """Return our figures beside the study's, as a Markdown table."""
+    excess, accuracy = column(rows, "excess"), 100 * column(rows, "accuracy")
+    quartiles = " / ".join(f"{value:.1f}" for value in np.percentile(excess, [25, 50, 75]))
+    theirs = " / ".join(map(str, STUDY["quartiles"]))
+    at_minimum = int((excess < 0.01).sum())
+    lines = [
+        ("", "Here", "Study"),
+        ("---", "---", "---"),
+        ("networks", f"{len(rows):,}", "1,000"),
+        ("test accuracy of the median member", f"{np.median(accuracy):.2f} %", "not stated"),
+        ("mean mass at the end of training", f"{column(rows, 'mass').mean():.1f}", STUDY["mass"]),
+        ("mean least mass", f"{column(rows, 'minimum').mean():.1f}", STUDY["minimum"]),
+        ("mean excess over the minimum", f"{excess.mean():.1f} %", f"{STUDY['excess']} %"),
+        ("quartiles of the excess", f"{quartiles} %", f"{theirs} %"),
+        ("at their minimum, to 0.01 %", f"{at_minimum:,} of {len(rows):,}", "0 of 1,000"),
+    ]
+    return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
 
 
 def sentence(key: tuple[float, int], rows: list[dict[str, Any]]) -> str:

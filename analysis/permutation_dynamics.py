@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.stats import kendalltau
-from study import Draws, Job, Study, dataset, ensemble, flat, posterior
+from study import Draws, Study, dataset, ensemble, flat, posterior
 from torch import Tensor
 
 from pyro_bnn.diagnostics.plots.style import MUTED, chain_colours
@@ -46,8 +46,6 @@ PAPER = Size("lenet5_mnist", 100, 4, 60, 0.05, 0)
 
 class Path(PointEstimate):
     """A point estimate that remembers where it was after each epoch: its draws are these."""
-
-    keeps_path = True
 
     def collect(self, memory: Parameters, parameters: Parameters, epoch: int) -> Parameters:
         """Append the position, ``(member, epoch, dim)``."""
@@ -95,9 +93,10 @@ def main() -> None:
         schedule="step",
         milestones=MILESTONES,
     )
-    job = Job(size.script, None, training, size.block, study.seed, size.rows, Path)
-    draws = ensemble(job, size.members, study.workers)
     density, data = posterior(size.script, None, size.rows)
+    guide = Path(density.chunked(1000), training)
+    trained = ensemble(guide, size.members, size.block, study.workers, study.seed)
+    draws = trained.sample_posterior(size.epochs)
     group = discover(density)
     found = {
         rule: {s: taus(p) for s, p in permutations(group, draws, rule).items()} for rule in RULES

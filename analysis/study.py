@@ -13,11 +13,9 @@ import functools
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,7 +31,7 @@ from pyro_bnn.datasets import ROOT_VARIABLE
 from pyro_bnn.diagnostics import metrics
 from pyro_bnn.diagnostics.plots import style
 from pyro_bnn.infer.cli.script import ModelScript
-from pyro_bnn.infer.guides import Ensemble, Guide, PointEstimate, Training
+from pyro_bnn.infer.guides import Ensemble, Guide
 from pyro_bnn.infer.guides.layer_start import init_to_layers
 from pyro_bnn.infer.guides.network import find_network
 from pyro_bnn.nn import Normal, categorical, lift
@@ -144,34 +142,6 @@ class Study:
         print(f"{text}\nwritten to {self.out}")
 
 
-class Job(NamedTuple):
-    """Members of an ensemble that are trained together in one process.
-
-    Attributes
-    ----------
-    script : str
-        Name of a model script.
-    decay : float, optional
-        Weight decay in place of the script's prior.
-    training : Training
-        How.
-    members, seed : int
-        How many, and the seed of the first.
-    rows : int
-        Of the training split that are used; 0 for all.
-    guide : type of Guide
-        What every member is.
-    """
-
-    script: str
-    decay: float | None
-    training: Training
-    members: int
-    seed: int
-    rows: int = 0
-    guide: type[Guide] = PointEstimate
-
-
 def load(script: str) -> ModelScript:
     """Load a model script that ships."""
     return ModelScript.load(MODELS / f"{script}.py")
@@ -196,45 +166,11 @@ def posterior(script: str, decay: float | None = None, rows: int = 0) -> tuple[L
     return density, data
 
 
-def train(job: Job) -> Draws:
-    """Train the members of a job; draws are ``(member, draw, *shape)``."""
-    density, _ = posterior(job.script, job.decay, job.rows)
-    starting = density.chunked(1000)
-    start = init_to_layers(density)
-    guide = job.guide(starting, job.training, init_strategy=start)
-    ensemble = Ensemble(guide, job.members, block=job.members, retries=2)
-    ensemble.fit(seed=job.seed)
-    return ensemble.sample_posterior(draws_of(job))
-
-
-def draws_of(job: Job) -> int:
-    """Return how many draws a member has: its epochs, where the guide keeps its path."""
-    return job.training.epochs if getattr(job.guide, "keeps_path", False) else 1
-
-
-def jobs(job: Job, members: int) -> list[Job]:
-    """Split an ensemble into jobs; a member's seed depends on its number alone."""
-    counts = [min(job.members, members - at) for at in range(0, members, job.members)]
-    return [
-        job._replace(members=count, seed=1_000_003 * job.seed + number)
-        for number, count in enumerate(counts)
-    ]
-
-
-def in_processes(
-    function: Callable[[Any], Any], tasks: Sequence[Any], workers: int
-) -> Iterable[Any]:
-    """Map a function over tasks, in processes of one thread each if there are several."""
-    if workers < 2 or len(tasks) < 2:
-        return [function(task) for task in tasks]
-    with ProcessPoolExecutor(workers, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        return list(pool.map(function, tasks))
-
-
-def ensemble(job: Job, members: int, workers: int) -> Draws:
-    """Train an ensemble in blocks of ``job.members``."""
-    parts = list(in_processes(train, jobs(job, members), workers))
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+def ensemble(guide: Guide, members: int, block: int, workers: int, seed: int) -> Ensemble:
+    """Train members from weights as layers start them, in blocks and in so many processes."""
+    guide.init_strategy = init_to_layers(guide.model)
+    trained = Ensemble(guide, members, block=block, retries=2, workers=workers)
+    return trained.fit(seed=seed)
 
 
 def flat(draws: Mapping[str, Tensor]) -> Draws:

@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
-from study import Draws, Job, Study, dataset, ensemble, flat, posterior
+from study import Draws, Study, dataset, ensemble, flat, posterior
 
-from pyro_bnn.infer.guides import Training
+from pyro_bnn.infer.guides import PointEstimate, Training
 from pyro_bnn.symmetry import GroupElement, Quotient, SymmetryGroup, discover
 
 NORM = 3.0
@@ -81,11 +81,10 @@ def main() -> None:
         momentum=0.0,
         schedule="constant",
     )
-    trained = ensemble(
-        Job("toy_two_blobs", None, training, size.block, study.seed), size.members, study.workers
-    )
     density, _ = posterior("toy_two_blobs")
-    every = flat(trained)
+    guide = PointEstimate(density, training)
+    trained = ensemble(guide, size.members, size.block, study.workers, study.seed)
+    every = flat(trained.sample_posterior(1))
     losses = -density.log_likelihood(density.unconstrain(every)) / density.rows
     kept = {name: values[losses <= size.loss] for name, values in every.items()}
     group = discover(density)

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from pyro_bnn.diagnostics.diversity import Single, pairwise
 
@@ -33,10 +34,10 @@ def write(path: Path, members: int, inputs: int, classes: int) -> None:
 
 
 def stream(path: Path, members: int, classes: int) -> Iterator[Single]:
-    """Read blocks of inputs of at most 128 MiB."""
+    """Read blocks of inputs of at most 32 MiB, which are tasks."""
     row = members * classes
     with path.open("rb") as file:
-        while len(block := np.fromfile(file, np.float32, max(1, 2**25 // row) * row)):
+        while len(block := np.fromfile(file, np.float32, max(1, 2**23 // row) * row)):
             yield np.moveaxis(block.reshape(-1, members, classes), 0, 1)
 
 
@@ -47,6 +48,8 @@ def main() -> None:
     parser.add_argument("--inputs", type=int, default=10_000)
     parser.add_argument("--threads", type=int)
     given = parser.parse_args()
+    if given.threads:
+        torch.set_num_threads(given.threads)
     members, inputs, classes = (100, 1_000, 20) if given.quick else (1_000, given.inputs, 100)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "predictions.f32"
@@ -57,7 +60,7 @@ def main() -> None:
         def show(done: int, total: int) -> None:
             print(f"\r{done:,} of {total:,} inputs", end="", flush=True)
 
-        found = pairwise(stream(path, members, classes), True, given.threads, show, inputs)
+        found = pairwise(stream(path, members, classes), True, show, inputs)
         seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
     terms = len(found["distance"]) * inputs * classes
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

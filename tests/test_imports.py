@@ -29,6 +29,7 @@ ALLOWED = {
     "passes": set(),
     "gradient": {"graph", "passes"},
     "rows": set(),
+    "tasks": set(),
     "sites": {"errors", "handlers"},
     "prototype": {"errors", "handlers", "rows", "sites"},
     "logdensity": {"errors", "gradient", "graph", "handlers", "prototype", "rows", "sites"},
@@ -44,8 +45,8 @@ ALLOWED = {
         "on_demand",
         "trace",
     },
-    "symmetry": {"allocator", "errors", "graph", "halving", "logdensity", "trace"},
-    "diagnostics": {"errors", "halving", "trace"},
+    "symmetry": {"allocator", "errors", "graph", "halving", "logdensity", "tasks", "trace"},
+    "diagnostics": {"errors", "halving", "tasks", "trace"},
 }
 
 # The package face and the command line, which see everything.

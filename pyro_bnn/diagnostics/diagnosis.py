@@ -28,6 +28,7 @@ from pyro_bnn.diagnostics.prediction import Prediction, point_prediction, poster
 from pyro_bnn.diagnostics.robustness import Robustness, robustness
 from pyro_bnn.diagnostics.sampler import Sampler, sampler
 from pyro_bnn.diagnostics.statements import Statement, statements
+from pyro_bnn.tasks import Map, in_threads
 
 PAIRED_DRAWS = 64
 
@@ -94,7 +95,10 @@ class Diagnosis:
 
 
 def diagnose(
-    trace: xr.DataTree, max_scalars: int = MAX_SCALARS, seed: int = SUBSET_SEED
+    trace: xr.DataTree,
+    max_scalars: int = MAX_SCALARS,
+    seed: int = SUBSET_SEED,
+    mapped: Map = in_threads,
 ) -> Diagnosis:
     """Compute every diagnostic of a trace.
 
@@ -109,6 +113,8 @@ def diagnose(
         R-hat and ESS of a larger space are those of a random subset of this size.
     seed
         Seed of the subset.
+    mapped
+        ``mapped(function, tasks)``, as `map`, for the tasks of the comparison of all pairs.
 
     Returns
     -------
@@ -129,8 +135,8 @@ def diagnose(
         point=point_prediction(trace),
         ood=out_of_distribution(trace, posterior),
         ood_problem=problem,
-        diversity=diversity(trace, "predictions", PAIRED_DRAWS),
-        diversity_ood=None if problem else diversity(trace, OOD, PAIRED_DRAWS),
+        diversity=diversity(trace, "predictions", PAIRED_DRAWS, mapped=mapped),
+        diversity_ood=None if problem else diversity(trace, OOD, PAIRED_DRAWS, mapped=mapped),
         robustness=robustness(trace),
         loo=loo(trace),
         importance=importance(trace),

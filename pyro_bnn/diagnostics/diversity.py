@@ -16,15 +16,15 @@ of its own. The integral is a sum over ``t = 2^-10, ..., 2^30``: in ``log t`` it
 trapezoidal rule converges geometrically; with ``t`` doubled, a feature ``u`` becomes ``u (2 - u)``.
 The error is below 1e-6 nats for probabilities down to the rounding of float32.
 
-Inputs pass by in blocks of float32; sums over inputs are float64.
+Inputs pass by in blocks of float32, which are tasks for any thread or worker; sums over inputs are
+float64, and blocks are added in their order.
 """
 
 from __future__ import annotations
 
+import functools
 import math
-import os
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,14 +34,17 @@ from scipy.stats import spearmanr
 from threadpoolctl import threadpool_limits
 
 from pyro_bnn.diagnostics.draws import Draws, usable_draws
+from pyro_bnn.tasks import Map, in_threads
 
 MAX_MEMBERS = 1_000
+
+TASK_INPUTS = 256
+"""Inputs of one task: a matter of the trace alone, so that sums are those of every scheduler."""
 
 Array = NDArray[np.float64]
 Single = NDArray[np.float32]
 Progress = Callable[[int, int], None]
 
-_BLOCK_BYTES = 2**27
 _COLUMNS = 4096  # of one product: 16 MiB of features of 1,000 members
 _LEAST, _NODES = np.float32(2.0**-10), 41  # of t
 
@@ -110,11 +113,11 @@ def diversity(
     trace: xr.DataTree,
     group: str = "predictions",
     max_members: int = MAX_MEMBERS,
-    threads: int | None = None,
     progress: Progress | None = None,
     rows: slice | None = None,
+    mapped: Map = in_threads,
 ) -> Diversity | None:
-    """Compare every pair of draws by what they predict.
+    """Compare every pair of draws by what they predict, 256 inputs a task.
 
     Parameters
     ----------
@@ -124,18 +127,20 @@ def diversity(
         ``"predictions"`` or ``"predictions_ood"``.
     max_members
         Of more draws, so many are taken, evenly spaced. Draws with NaN are left out.
-    threads
-        Threads to compute with; all cores by default.
     progress
         Called with the inputs done and the inputs in all.
     rows
         Inputs to look at; all by default.
+    mapped
+        ``mapped(function, tasks)``, as `map`: that of a `pyro_bnn.infer.distributed.Scheduler`
+        computes tasks on a cluster, which sees the file of the trace. The result is the same, bit
+        for bit.
 
     Returns
     -------
     Diversity or None
-        None if the trace has no such predictions, or fewer than two members. Memory: one block of
-        128 MiB of predictions in float32, and 16 bytes a pair and distance.
+        None if the trace has no such predictions, or fewer than two members. Memory: in each
+        thread the predictions of a task in float32, and 40 bytes a pair.
     """
     if group not in trace.children or "mean" not in trace[group]:
         return None
@@ -143,14 +148,17 @@ def diversity(
     chosen = usable_draws(dataset).spaced(max_members)
     if len(chosen) < 2:
         return None
-    mean = dataset["mean"].transpose("chain", "draw", "test", ...)
+    mean = (
+        dataset["mean"]
+        .transpose("chain", "draw", "test", ...)
+        .drop_vars(list(dataset["mean"].coords))
+    )
     mean = mean if rows is None else mean.isel(test=rows)
     kind = str(dataset.attrs.get("likelihood", "categorical" if mean.ndim == 4 else "continuous"))
     inputs = mean.sizes["test"]
+    tasks = (mean.isel(test=slice(at, at + TASK_INPUTS)) for at in range(0, inputs, TASK_INPUTS))
     first, second = np.triu_indices(len(chosen), 1)
-    found = pairwise(
-        prediction_blocks(mean, chosen, kind), kind != "continuous", threads, progress, inputs
-    )
+    found = _means(mapped(_Pairs(chosen, kind), tasks), progress, inputs)
     return Diversity(
         members=len(chosen),
         inputs=inputs,
@@ -164,9 +172,9 @@ def diversity(
 def pairwise(
     blocks: Iterable[Single],
     classes: bool,
-    threads: int | None = None,
     progress: Progress | None = None,
     inputs: int = 0,
+    mapped: Map = in_threads,
 ) -> dict[str, Array]:
     """Compare every pair of members over blocks of inputs.
 
@@ -176,12 +184,12 @@ def pairwise(
         Arrays of shape ``(member, input, class)`` in float32, of the same members each.
     classes
         Whether the last axis holds class probabilities; otherwise only the distance is computed.
-    threads
-        Threads; all cores by default.
     progress
         Called with the inputs done and with `inputs`.
     inputs
         The number of inputs in all, for `progress`.
+    mapped
+        As for `diversity`; each block is a task.
 
     Returns
     -------
@@ -189,40 +197,61 @@ def pairwise(
         ``distance`` and, for classes, ``mutual_information`` and ``disagreement``, each of shape
         ``(pair,)``.
     """
+    return _means(mapped(functools.partial(_sums, classes=classes), blocks), progress, inputs)
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Compares all pairs on the inputs of a task, which are read here."""
+
+    chosen: Draws
+    kind: str
+
+    def __call__(self, mean: xr.DataArray) -> tuple[int, dict[str, Array]]:
+        return _sums(_predictions(mean, self.chosen, self.kind), self.kind != "continuous")
+
+
+def _means(
+    parts: Iterable[tuple[int, dict[str, Array]]], progress: Progress | None, inputs: int
+) -> dict[str, Array]:
+    """Add up what blocks of inputs have found, in their order."""
     sums: dict[str, Array] = {}
     done = 0
-    # One product a thread scales better than every thread on each product.
-    with (
-        threadpool_limits(1, user_api="blas"),
-        ThreadPoolExecutor(threads or os.cpu_count()) as pool,
-    ):
-        for block in blocks:
-            step = max(1, _COLUMNS // max(1, block.shape[2]))
-            parts = (block[:, start : start + step] for start in range(0, block.shape[1], step))
-            for found in pool.map(_class_products if classes else _products, parts):
-                for name, product in found.items():
-                    sums[name] = sums[name] + product if name in sums else product
-            done += block.shape[1]
+    # One product a thread scales better than every thread on each product, and rounds alike.
+    with threadpool_limits(1, user_api="blas"):
+        for count, part in parts:
+            for name, values in part.items():
+                sums[name] = sums[name] + values if name in sums else values
+            done += count
             if progress is not None:
                 progress(done, inputs)
-    result = {"distance": _squared_distances(sums["gram"]) / done}
-    if classes:
-        result["mutual_information"] = _squared_distances(sums["information"]) / (4 * done)
-        result["disagreement"] = _squared_distances(sums["labels"]) / (2 * done)
-    return result
+    scales = {"distance": 1, "mutual_information": 4, "disagreement": 2}
+    return {name: np.maximum(sums[name], 0.0) / (scales[name] * done) for name in sums}
+
+
+def _sums(block: Single, classes: bool) -> tuple[int, dict[str, Array]]:
+    """Sum squared distances of all pairs over the inputs of a block."""
+    step = max(1, _COLUMNS // max(1, block.shape[2]))
+    products: dict[str, Array] = {}
+    with threadpool_limits(1, user_api="blas"):  # a worker's own
+        for start in range(0, block.shape[1], step):
+            part = block[:, start : start + step]
+            for name, found in (_class_products if classes else _products)(part).items():
+                products[name] = products[name] + found if name in products else found
+    return block.shape[1], {name: _squared_distances(gram) for name, gram in products.items()}
 
 
 def _squared_distances(gram: Array) -> Array:
     """Squared distance of every pair, ``(pair,)``, from the inner products."""
     first, second = np.triu_indices(len(gram), 1)
     own = np.diagonal(gram)
-    return np.maximum(own[first] + own[second] - 2 * gram[first, second], 0.0)
+    return np.asarray(own[first] + own[second] - 2 * gram[first, second])
 
 
 def _products(part: Single) -> dict[str, Array]:
     """Sum inner products of members over some inputs, ``(member, member)``."""
     flat = part.reshape(len(part), -1)
-    return {"gram": (flat @ flat.T).astype(np.float64)}
+    return {"distance": (flat @ flat.T).astype(np.float64)}
 
 
 def _class_products(part: Single) -> dict[str, Array]:
@@ -231,7 +260,7 @@ def _class_products(part: Single) -> dict[str, Array]:
     feature = -np.expm1(-_LEAST * part.reshape(len(part), -1))
     scratch = np.empty_like(feature)
     # Below the least t the features are linear, and their terms a geometric series.
-    information = math.log(2) * _LEAST * found["gram"]
+    information = math.log(2) * _LEAST * found["distance"]
     for node in range(_NODES):
         weight = math.log(2) / (_LEAST * 2.0**node)
         # Above the largest t they no longer change, and their terms are another one.
@@ -241,20 +270,17 @@ def _class_products(part: Single) -> dict[str, Array]:
     named = np.zeros(part.shape, np.float32)
     np.put_along_axis(named, part.argmax(axis=2)[..., None], 1, axis=2)
     named = named.reshape(len(part), -1)
-    return {**found, "information": information, "labels": (named @ named.T).astype(np.float64)}
+    labels = (named @ named.T).astype(np.float64)
+    return {**found, "mutual_information": information, "disagreement": labels}
 
 
-def prediction_blocks(mean: xr.DataArray, chosen: Draws, kind: str) -> Iterator[Single]:
-    """Load the chosen draws, a block of inputs at a time."""
+def _predictions(mean: xr.DataArray, chosen: Draws, kind: str) -> Single:
+    """Load what the chosen draws predict, ``(member, input, class)``."""
     picks = {
         "chain": xr.DataArray(chosen.chain, dims="member_"),
         "draw": xr.DataArray(chosen.draw, dims="member_"),
     }
-    width = math.prod(mean.shape[3:]) * (2 if kind == "bernoulli" else 1)
-    step = max(1, _BLOCK_BYTES // (4 * len(chosen) * max(1, width)))
-    for start in range(0, mean.sizes["test"], step):
-        part = mean.isel(test=slice(start, start + step)).isel(picks).transpose("member_", ...)
-        values = part.to_numpy().astype(np.float32)
-        if kind == "bernoulli":
-            values = np.stack([1 - values, values], axis=-1)
-        yield values.reshape(*values.shape[:2], -1)
+    values = mean.isel(picks).transpose("member_", ...).to_numpy().astype(np.float32)
+    if kind == "bernoulli":
+        values = np.stack([1 - values, values], axis=-1)
+    return values.reshape(*values.shape[:2], -1)

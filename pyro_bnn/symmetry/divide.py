@@ -3,35 +3,31 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 import xarray as xr
-from torch import Tensor
 
 from pyro_bnn.errors import UserError
-from pyro_bnn.halving import Halving
 from pyro_bnn.symmetry.activation_matching import activations
 from pyro_bnn.symmetry.computation import computation
 from pyro_bnn.symmetry.labelled import (
     SAMPLE_DIMS,
-    block_draws,
-    element_dataset,
-    mass,
     posterior_of,
     slices,
     tensors,
-    with_sites,
 )
 from pyro_bnn.symmetry.null import prior_draws
+from pyro_bnn.symmetry.reduce import Reduce, canonical_of, reduce_block
 from pyro_bnn.symmetry.table import left_open, lines
 from pyro_bnn.symmetry.tally import Tally
+from pyro_bnn.tasks import Map
 from pyro_bnn.trace import GroupAppender, encode_attrs, open_trace, site_dataset
 
 if TYPE_CHECKING:
-    from pyro_bnn.symmetry.quotient import Canonical, Quotient
+    from pyro_bnn.symmetry.quotient import Quotient
 
 CHECKED_DRAWS = 8
 PRIOR_DRAWS = 100
@@ -39,12 +35,16 @@ LARGEST_ERROR = 1e-8
 
 
 def apply(
-    quotient: Quotient, trace: xr.DataTree | str | Path, out: str | Path | None, source: Any
+    quotient: Quotient,
+    trace: xr.DataTree | str | Path,
+    out: str | Path | None,
+    source: Any,
+    mapped: Map,
 ) -> xr.DataTree | Path:
     """Add the groups ``canonical_posterior`` and ``symmetry`` to a trace, and the null control."""
     quotient = seeing(quotient, source)
     if isinstance(trace, xr.DataTree):
-        work = Work(quotient, posterior_of(trace, quotient.group), source)
+        work = Work(quotient, posterior_of(trace, quotient.group), source, mapped)
         blocks = list(work.blocks())
         prior = list(work.prior())
         result = trace.copy()
@@ -64,7 +64,7 @@ def apply(
         shutil.copyfile(path, out)
         path = Path(out)
     with open_trace(path) as opened:
-        work = Work(quotient, posterior_of(opened, quotient.group), source)
+        work = Work(quotient, posterior_of(opened, quotient.group), source, mapped)
         groups = ("symmetry", "canonical_prior")
         with GroupAppender(path, "canonical_posterior", also=groups) as appender:
             for canonical, symmetry in work.blocks():
@@ -84,16 +84,6 @@ def seeing(quotient: Quotient, source: Any) -> Quotient:
     return quotient
 
 
-class _Reduced(NamedTuple):
-    """A block of draws, reduced; the mass of each draw before and after."""
-
-    result: Canonical
-    canonical: xr.Dataset
-    symmetry: xr.Dataset
-    before: Tensor
-    after: Tensor
-
-
 class Work:
     """One pass of a quotient over a posterior, and over draws from the prior.
 
@@ -103,10 +93,15 @@ class Work:
     posterior : xarray.Dataset
     source : LogDensity, optional
         The network.
+    mapped : callable
+        ``mapped(function, tasks)``, as `map`, for the blocks of draws.
     """
 
-    def __init__(self, quotient: Quotient, posterior: xr.Dataset, source: Any) -> None:
+    def __init__(
+        self, quotient: Quotient, posterior: xr.Dataset, source: Any, mapped: Map = map
+    ) -> None:
         self.quotient, self.posterior, self.source = quotient, posterior, source
+        self.mapped = mapped
         self.tally = Tally(quotient.group)
         self.prior_draws = 0
         self.error: float | None = None
@@ -114,42 +109,25 @@ class Work:
             self.error = function_error(quotient.again(), posterior, source)
 
     def blocks(self) -> Iterator[tuple[xr.Dataset, xr.Dataset]]:
-        """Run through the posterior in blocks of draws."""
-        posterior, last = self.posterior, None
+        """Run through the posterior in blocks of draws, each a task."""
+        for canonical, symmetry in self._reduced():
+            self.tally.add(*canonical_of(self.quotient, symmetry))
+            yield canonical, symmetry
 
-        def reduced(block: slice) -> _Reduced:
-            return self._reduced(posterior.isel(draw=block).compute(), last)
-
-        halving = Halving(block_draws(posterior), "quotient", "draws")
-        for found in halving.run(reduced, posterior.sizes["draw"]):
-            last = found.result.last
-            self.tally.add(found.result, found.before, found.after)
-            yield found.canonical, found.symmetry
-
-    def _reduced(self, inside: xr.Dataset, last: Mapping[str, Tensor] | None) -> _Reduced:
-        """Reduce a block of draws, after those that ended with `last`."""
-        group, chains = self.quotient.group, inside.sizes["chain"]
-        draws = tensors(inside, group)
-        result = self.quotient.reduce(draws, chains, last)
-        canonical = with_sites(inside, result.params)
-        canonical.attrs = dict(self.posterior.attrs)
-        symmetry = element_dataset(result.element, inside)
-        before = mass(draws)
-        after = mass({site: result.params[site] for site in group.shapes})
-        for name, values in (
-            ("not_finite", result.nan),
-            ("imbalance", result.residual),
-            ("degenerate_units", result.degenerate),
-            ("idle_units", result.idle),
-            ("margin", result.margin),
-            ("mass_before", before),
-            ("mass_after", after),
-        ):
-            symmetry[name] = (
-                SAMPLE_DIMS,
-                values.reshape(chains, -1).double().numpy(),
-            )
-        return _Reduced(result, canonical, symmetry, before, after)
+    def _reduced(self) -> Iterator[tuple[xr.Dataset, xr.Dataset]]:
+        cut = [self.posterior.isel(draw=block) for block in slices(self.posterior)]
+        matched = self.quotient.permutation not in (None, "sort")
+        if matched and self.quotient.reference == "previous":
+            last = None
+            for block in cut:
+                canonical, symmetry, last = reduce_block(self.quotient, block, last)
+                yield canonical, symmetry
+            return
+        # What draws are matched to is learnt from the first block, before the quotient travels.
+        ahead = 1 if matched else 0
+        reduce = Reduce(self.quotient)
+        yield from map(reduce, cut[:ahead])
+        yield from self.mapped(reduce, cut[ahead:])
 
     def prior(self) -> Iterator[xr.Dataset]:
         """Put draws from the prior through the same procedure, where draws were matched."""

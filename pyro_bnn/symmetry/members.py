@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 import xarray as xr
 
 from pyro_bnn.allocator import return_freed_memory
 from pyro_bnn.symmetry.divide import PRIOR_DRAWS, Work, function_error, seeing
 from pyro_bnn.symmetry.identities_of_trace import identities_dataset
-from pyro_bnn.symmetry.labelled import BLOCK_BYTES, read_element, tensors
-from pyro_bnn.symmetry.quotient import Canonical, Quotient
+from pyro_bnn.symmetry.labelled import BLOCK_BYTES, tensors
+from pyro_bnn.symmetry.quotient import Quotient
+from pyro_bnn.symmetry.reduce import canonical_of
+from pyro_bnn.tasks import Map, one_thread
 from pyro_bnn.trace.collection import CANONICAL, Collection, CollectionWriter
 from pyro_bnn.trace.netcdf import new_netcdf
 
@@ -25,8 +25,6 @@ TASK_MEMBERS = 64
 
 _FIRST_BYTES = 2**23
 """What the first members, from which a quotient learns and on which it is checked, may weigh."""
-
-Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 
 
 def quotient_of_members(
@@ -73,7 +71,8 @@ def quotient_of_members(
         work.source, work.error = source, function_error(quotient.again(), few, source)
     if quotient.permutation not in (None, "sort"):
         # What draws are matched to is settled here, whoever reduces which block.
-        quotient.reduce(tensors(few.compute(), group))
+        with one_thread():
+            quotient.reduce(tensors(few.compute(), group))
     shutil.rmtree(collection.directory / CANONICAL, ignore_errors=True)
     side = collection.directory / "quotient.nc"
     side.unlink(missing_ok=True)
@@ -85,12 +84,7 @@ def quotient_of_members(
     pieces = []
     for piece in mapped(_Reduce(quotient), tasks):
         pieces.append(piece)
-        canonical = _canonical(quotient, piece)
-        before, after = (
-            torch.from_numpy(piece[f"mass_{when}"].to_numpy()).flatten()
-            for when in ("before", "after")
-        )
-        work.tally.add(canonical, before, after)
+        work.tally.add(*canonical_of(quotient, piece))
     symmetry = xr.concat(pieces, "chain")
     symmetry = symmetry.assign_coords(chain=range(len(names)), member=("chain", names))
     with new_netcdf(side) as out:
@@ -141,20 +135,3 @@ def _members_as_draws(collection: Collection, most_bytes: int | None = None) -> 
         names = names[: max(1, most_bytes // max(1, collection.member_bytes))]
     data = collection.select(names).dataset(None).drop_vars(["member", "chain", "draw"])
     return data.rename(chain="draw", draw="chain")
-
-
-def _canonical(quotient: Quotient, symmetry: xr.Dataset) -> Canonical:
-    """Read the report on each draw back from a block of elements."""
-
-    def flat(name: str) -> torch.Tensor:
-        return torch.from_numpy(symmetry[name].to_numpy()).flatten()
-
-    return Canonical(
-        params={},
-        element=read_element(quotient.group, symmetry),
-        nan=flat("not_finite").bool(),
-        residual=flat("imbalance"),
-        degenerate=flat("degenerate_units"),
-        margin=flat("margin"),
-        idle=flat("idle_units"),
-    )

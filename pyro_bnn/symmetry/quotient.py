@@ -22,6 +22,7 @@ from pyro_bnn.symmetry.shear import sheared
 from pyro_bnn.symmetry.sign import positive
 from pyro_bnn.symmetry.sort import Rule, margin, sort
 from pyro_bnn.symmetry.translation import settle
+from pyro_bnn.tasks import Map, in_threads
 
 Scaling = Literal["min-mass", "unit-norm"]
 Permutation = Literal[
@@ -274,6 +275,7 @@ class Quotient:
         out: str | Path | None = None,
         *,
         source: Any = None,
+        mapped: Map = in_threads,
     ) -> xr.DataTree | Path:
         """Add the groups ``canonical_posterior`` and ``symmetry`` to a trace.
 
@@ -293,6 +295,10 @@ class Quotient:
             The network: if given, its output is compared before and after on a few draws, and
             the largest relative change is recorded as the attribute ``function_error``. Its
             prior is that of the null control, its data are the inputs of activation matching.
+        mapped : callable
+            ``mapped(function, tasks)``, as `map`, for blocks of draws: that of a
+            `pyro_bnn.infer.distributed.Scheduler` computes them on a cluster. The result is the
+            same, bit for bit. Draws that are matched to the previous one stay in this process.
 
         Returns
         -------
@@ -307,7 +313,7 @@ class Quotient:
         """
         from pyro_bnn.symmetry import divide
 
-        return divide.apply(self, trace, out, source)
+        return divide.apply(self, trace, out, source, mapped)
 
     def restore(self, trace: xr.DataTree) -> xr.Dataset:
         """Return the original draws from the canonical ones and the stored elements."""

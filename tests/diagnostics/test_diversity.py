@@ -35,7 +35,7 @@ def loop(p: np.ndarray) -> dict[str, np.ndarray]:
 def test_pairs_equal_a_loop_however_inputs_are_blocked(step: int) -> None:
     blocks = [P[:, start : start + step] for start in range(0, 90, step)]
     seen = []
-    found = pairwise(blocks, True, 2, lambda done, total: seen.append((done, total)), 90)
+    found = pairwise(blocks, True, lambda done, total: seen.append((done, total)), 90)
     for name, expected in loop(P).items():
         np.testing.assert_allclose(found[name], expected, atol=1e-6)
     assert seen[-1] == (90, 90)
@@ -68,7 +68,7 @@ def test_certain_members_are_apart_by_log_two_or_not_at_all() -> None:
 
 def test_wide_predictions_go_through_in_columns() -> None:
     wide = RNG.dirichlet(np.ones(900), size=(3, 11)).astype(np.float32)
-    found = pairwise([wide], True, 1)
+    found = pairwise([wide], True)
     np.testing.assert_allclose(
         found["mutual_information"], loop(wide)["mutual_information"], atol=1e-6
     )

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 STUDIES = {
     "toy_figure": (["members=20", "block=20"], "second", (-50, 50)),
     "min_mass": (
-        ["members=3", "sweep=0", "epochs=1", "block=3", "rows=256"],
+        ["members=3", "sweep=0", "epochs=1", "rows=256"],
         "excess",
         (0, 1000),
     ),

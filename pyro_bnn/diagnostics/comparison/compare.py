@@ -16,6 +16,7 @@ from pyro_bnn.diagnostics.comparison.seeds import over_seeds, recipe_key
 from pyro_bnn.diagnostics.comparison.table import Comparison
 from pyro_bnn.diagnostics.stacking import stacking_weights
 from pyro_bnn.errors import UserError
+from pyro_bnn.tasks import Map, in_threads
 from pyro_bnn.trace import open_trace
 
 Run = str | Path | xr.DataTree
@@ -26,6 +27,7 @@ def compare(
     reference: Run | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    mapped: Map = in_threads,
 ) -> Comparison:
     """Put runs on one model script into one table.
 
@@ -42,6 +44,10 @@ def compare(
         Bootstrap samples behind each interval.
     seed
         Of the bootstrap.
+    mapped
+        ``mapped(function, tasks)``, as `map`, for the tasks of the distances to the reference:
+        that of a `pyro_bnn.infer.distributed.Scheduler` computes them on a cluster. The result
+        is the same, bit for bit.
 
     Returns
     -------
@@ -72,7 +78,7 @@ def compare(
             if target is not None and _same(named[name], reference):
                 notes.append(f"{name} is the reference itself: its distance to it is left out.")
                 other = None
-            groups.setdefault(key, []).append(entry(name, trace, other, resamples, seed))
+            groups.setdefault(key, []).append(entry(name, trace, other, resamples, seed, mapped))
     entries = _stacked([over_seeds(group) for group in groups.values()])
     notes += [note for one in entries for note in one.notes]
     return Comparison(tuple(entries), tuple(notes), reference is not None)

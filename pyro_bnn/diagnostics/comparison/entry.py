@@ -26,6 +26,7 @@ from pyro_bnn.diagnostics.prediction import Prediction, posterior_prediction
 from pyro_bnn.diagnostics.quality import posterior_quality
 from pyro_bnn.diagnostics.sampler import sampler
 from pyro_bnn.errors import UserError
+from pyro_bnn.tasks import Map, in_threads
 
 Array = NDArray[np.float64]
 
@@ -64,6 +65,7 @@ def entry(
     reference: xr.DataTree | None,
     resamples: int,
     seed: int,
+    mapped: Map = in_threads,
 ) -> Entry:
     """Compute the row of one run.
 
@@ -79,6 +81,8 @@ def entry(
         Bootstrap samples behind each interval.
     seed
         Of the bootstrap and of thinning.
+    mapped
+        Computes the tasks of the distance to the reference.
     """
     rng = np.random.default_rng(seed)
     found = sampler(trace)
@@ -110,7 +114,9 @@ def entry(
                 f" training rows (Pareto k above {left_out.limit:.2f})."
             )
     if reference is not None:
-        notes += _quality(name, trace, prediction, reference, resamples, seed, values, intervals)
+        notes += _quality(
+            name, trace, prediction, reference, resamples, seed, mapped, values, intervals
+        )
     return Entry(
         name,
         values,
@@ -182,12 +188,19 @@ def _quality(
     reference: xr.DataTree,
     resamples: int,
     seed: int,
+    mapped: Map,
     values: dict[str, float | int | str],
     intervals: dict[str, Interval],
 ) -> list[str]:
     try:
         found = posterior_quality(
-            trace, reference, resamples=resamples, permutations=0, seed=seed, by_layer=False
+            trace,
+            reference,
+            resamples=resamples,
+            permutations=0,
+            seed=seed,
+            by_layer=False,
+            mapped=mapped,
         )
     except UserError as error:
         return [f"{name}: no distance to the reference: {error}"]

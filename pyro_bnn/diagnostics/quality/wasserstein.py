@@ -6,65 +6,63 @@ averaged over directions. Projections are sums over weights, so that draws pass 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 PROJECTIONS = 200
 
 
+@dataclass(frozen=True)
 class SlicedWasserstein:
-    """Two samples of equal size, projected on the same random directions of the unit sphere.
+    """Two samples of equal size, projected on the same random directions.
 
-    Parameters
+    Attributes
     ----------
-    projections
-        Number of directions.
-    generator
-        On the device of the draws.
+    x, y
+        Projections in float64, shape ``(n, projection)``.
+    lengths
+        Squared lengths of the directions, ``(projection,)``.
     """
 
-    def __init__(
-        self, projections: int = PROJECTIONS, generator: torch.Generator | None = None
-    ) -> None:
-        self.projections = projections
-        self.generator = generator
-        self._x: Tensor | None = None
-        self._y: Tensor | None = None
-        self._lengths: Tensor | None = None
+    x: Tensor
+    y: Tensor
+    lengths: Tensor
 
-    def add(self, x: Tensor, y: Tensor) -> None:
-        """Add a block of weights.
+    @staticmethod
+    def of(
+        x: Tensor,
+        y: Tensor,
+        projections: int = PROJECTIONS,
+        generator: torch.Generator | None = None,
+    ) -> SlicedWasserstein:
+        """Project a block of weights.
 
         Parameters
         ----------
         x, y
             Draws of shape ``(n, weight)``.
+        projections
+            Number of directions.
+        generator
+            On the device of the draws.
         """
         directions = torch.randn(
-            x.shape[1],
-            self.projections,
-            generator=self.generator,
-            device=x.device,
-            dtype=torch.float64,
+            x.shape[1], projections, generator=generator, device=x.device, dtype=torch.float64
         )
         lengths = directions.square().sum(0)
-        here, there = x.double() @ directions, y.double() @ directions
-        self._x = here if self._x is None else self._x + here
-        self._y = there if self._y is None else self._y + there
-        self._lengths = lengths if self._lengths is None else self._lengths + lengths
+        return SlicedWasserstein(x.double() @ directions, y.double() @ directions, lengths)
+
+    def __add__(self, other: SlicedWasserstein) -> SlicedWasserstein:
+        """Return the projections of the weights of both."""
+        return SlicedWasserstein(self.x + other.x, self.y + other.y, self.lengths + other.lengths)
 
     def distance(self) -> float:
         """Return the square root of the mean over directions of the squared 2-Wasserstein distance.
 
         In the units of the weights. Not zero for two samples of one distribution: compare it with
         that of two halves of the reference.
-
-        Raises
-        ------
-        ValueError
-            If nothing was added.
         """
-        if self._x is None or self._y is None or self._lengths is None:
-            raise ValueError("no weights were added")
-        gaps = self._x.sort(0).values - self._y.sort(0).values
-        return float((gaps.square().mean(0) / self._lengths).mean().sqrt())
+        gaps = self.x.sort(0).values - self.y.sort(0).values
+        return float((gaps.square().mean(0) / self.lengths).mean().sqrt())

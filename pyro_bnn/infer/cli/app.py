@@ -12,6 +12,7 @@ import typer
 
 from pyro_bnn.errors import UserError
 from pyro_bnn.infer.cli.comparing import compare
+from pyro_bnn.infer.cli.options import SchedulerOption, WorkersOption
 from pyro_bnn.infer.cli.telling import console, told_in_a_sentence
 
 if TYPE_CHECKING:
@@ -22,12 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["main", "main_infer"]
 
 _options: dict[str, Any] = {"pretty_exceptions_enable": False}
-_SCHEDULER = typer.Option(
-    metavar="ADDRESS|local|none",
-    help="Where blocks are computed: on a Dask cluster, by workers of this machine, or one after "
-    "another in this process. The result is the same.",
-)
-_WORKERS = typer.Option(help="Workers of --scheduler local; one a core, or a GPU, by default.")
 app = typer.Typer(
     help="Bayesian neural networks in Pyro: from a model script to a report.",
     no_args_is_help=True,
@@ -65,8 +60,8 @@ def infer(
     no_report: Annotated[
         bool, typer.Option("--no-report", help="Write summary.json but no report.html.")
     ] = False,
-    scheduler: Annotated[str, _SCHEDULER] = "none",
-    workers: Annotated[int | None, _WORKERS] = None,
+    scheduler: SchedulerOption = "none",
+    workers: WorkersOption = None,
 ) -> None:
     """Run a recipe on a model script: sample, quotient, judge.
 
@@ -154,8 +149,8 @@ def quotient(
         str | None,
         typer.Option(help="Match to: barycentre (the default), first or previous draw."),
     ] = None,
-    scheduler: Annotated[str, _SCHEDULER] = "none",
-    workers: Annotated[int | None, _WORKERS] = None,
+    scheduler: SchedulerOption = "none",
+    workers: WorkersOption = None,
 ) -> None:
     """Find the symmetries of the network and put every draw in canonical form.
 
@@ -166,6 +161,7 @@ def quotient(
 
     Example: pyro-bnn quotient runs/diabetes --permutation align
     """
+    from pyro_bnn.infer.cli.reducing import reductions
     from pyro_bnn.infer.cli.rundir import RunDirectory
     from pyro_bnn.infer.cli.script import ModelScript
     from pyro_bnn.infer.cli.stages import declare, quotient_collection
@@ -196,13 +192,15 @@ def quotient(
     group = discover(density)
     screen = console()
     screen.print(str(group), markup=False)
-    if is_collection(trace):
-        found = quotient_collection(group, density, trace, recipe.quotient, where)
-        _tell_skipped(screen, found)
-        screen.print(f"quotient   {len(found)} members, into {trace}/canonical and quotient.nc")
-        return
-    with locked(run) if run.is_dir() else ExitStack():
-        divide(group, density, trace, recipe.quotient)
+    with where:
+        if is_collection(trace):
+            mapped = reductions(where, "quotient")
+            found = quotient_collection(group, density, trace, recipe.quotient, mapped)
+            _tell_skipped(screen, found)
+            screen.print(f"quotient   {len(found)} members, into {trace}/canonical and quotient.nc")
+            return
+        with locked(run) if run.is_dir() else ExitStack():
+            divide(group, density, trace, recipe.quotient, reductions(where, "quotient"))
     screen.print(f"quotient   groups canonical_posterior, symmetry and identities in {trace}")
 
 

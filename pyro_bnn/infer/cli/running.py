@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from contextlib import ExitStack
 
 import torch
 from rich.console import Console
@@ -13,6 +14,7 @@ from pyro_bnn.data import Data
 from pyro_bnn.diagnostics import summary_table
 from pyro_bnn.errors import UserError
 from pyro_bnn.infer.cli.blocks import sample_in_blocks
+from pyro_bnn.infer.cli.reducing import reductions
 from pyro_bnn.infer.cli.rundir import RunDirectory
 from pyro_bnn.infer.cli.script import ModelScript
 from pyro_bnn.infer.cli.stages import declare, gradient_taken, judge, quotient, record, sample
@@ -58,18 +60,20 @@ def carry_out(
         units = ", ".join(f"{name}: {space.size}" for name, space in group.spaces.items())
         out.print(f"symmetry   hidden spaces {units or 'none'}; log |G| = {group.log_order:.1f}")
     try:
-        with locked(run.path):
+        with locked(run.path), ExitStack() as stack:
             if not resume:
                 run.claim(recipe, script)
             out.print(f"sampling   into {run.path}")
-            mcmc = _sampled(out, density, group, recipe, run, scheduler)
+            mcmc = _sampled(out, density, group, recipe, run, scheduler, stack)
             _tell_sampled(out, mcmc, density, recipe, run)
             record(mcmc, density, data, recipe, run, script.path)
             if group is not None:
-                quotient(group, density, run.trace_file, recipe.quotient)
+                mapped = reductions(scheduler, "quotient")
+                quotient(group, density, run.trace_file, recipe.quotient, mapped)
             out.print("judging    R-hat and ESS of weights, canonical weights and functions")
             report = run.report_file if report_wanted else None
-            summary = judge(run.trace_file, run.summary_file, report)
+            mapped = reductions(scheduler, "judging")
+            summary = judge(run.trace_file, run.summary_file, report, mapped)
     except KeyboardInterrupt:
         out.print(f"stopped    every finished draw is saved; go on with --resume --out {run.path}")
         sys.exit(130)
@@ -86,13 +90,15 @@ def _sampled(
     recipe: Recipe,
     run: RunDirectory,
     scheduler: Scheduler,
+    stack: ExitStack,
 ) -> MCMC | GuideRun | BlockedRun:
+    """Sample; the scheduler stays open as long as the stack."""
     try:
+        stack.enter_context(scheduler.for_device(recipe.run.device))
         if recipe.run.block is None:
             return sample(density, group, recipe, run)
-        with scheduler.for_device(recipe.run.device):
-            out.print(f"blocks     of {recipe.run.block}, in {scheduler.description}")
-            return sample_in_blocks(recipe, run, scheduler)
+        out.print(f"blocks     of {recipe.run.block}, in {scheduler.description}")
+        return sample_in_blocks(recipe, run, scheduler)
     except UserError:
         run.release()
         raise

@@ -19,7 +19,6 @@ from pyro_bnn.infer.cli.line import record_line
 from pyro_bnn.infer.cli.predicting import record_corrupted, record_predictions
 from pyro_bnn.infer.cli.rundir import RunDirectory
 from pyro_bnn.infer.cli.script import ModelScript
-from pyro_bnn.infer.distributed import Scheduler
 from pyro_bnn.infer.distributed.outcome import BlockedRun
 from pyro_bnn.infer.guides.run import GuideRun
 from pyro_bnn.infer.mcmc import MCMC
@@ -30,6 +29,7 @@ from pyro_bnn.infer.settings.quotient import QuotientSettings
 from pyro_bnn.logdensity import LogDensity
 from pyro_bnn.symmetry import OrbitMove, Quotient, SymmetryGroup, write_identities
 from pyro_bnn.symmetry.members import quotient_of_members
+from pyro_bnn.tasks import Map, in_threads
 from pyro_bnn.trace import Collection, assemble, open_trace
 from pyro_bnn.trace.attributes import check_attributes
 
@@ -167,10 +167,14 @@ def record(
 
 
 def quotient(
-    group: SymmetryGroup, density: LogDensity, trace: Path, settings: QuotientSettings
+    group: SymmetryGroup,
+    density: LogDensity,
+    trace: Path,
+    settings: QuotientSettings,
+    mapped: Map = in_threads,
 ) -> None:
     """Add ``canonical_posterior``, ``symmetry``, ``identities`` and ``mode_line`` to a trace."""
-    _map(group, settings).apply(trace, source=density)
+    _map(group, settings).apply(trace, source=density, mapped=mapped)
     write_identities(trace, density, group)
     record_line(trace, density)
 
@@ -180,17 +184,16 @@ def quotient_collection(
     density: LogDensity,
     directory: Path,
     settings: QuotientSettings,
-    scheduler: Scheduler,
+    mapped: Map,
 ) -> Collection:
     """Put every member of a collection in canonical form; return the collection as it was found."""
     collection = Collection.open(directory)
-    with scheduler:
-        quotient_of_members(_map(group, settings), collection, source=density, mapped=scheduler.map)
+    quotient_of_members(_map(group, settings), collection, source=density, mapped=mapped)
     return collection
 
 
 def judge(
-    trace_file: Path, summary_file: Path, report_file: Path | None
+    trace_file: Path, summary_file: Path, report_file: Path | None, mapped: Map = in_threads
 ) -> dict[str, float | int | str]:
     """Write the summary, and the report if it is wanted; return the summary.
 
@@ -199,7 +202,7 @@ def judge(
     with open_trace(trace_file) as whole:
         check_attributes(whole)
         trace = _alive(whole)
-        found = diagnose(trace)
+        found = diagnose(trace, mapped=mapped)
         summary = dict(summarize(trace, found))
         write_summary(summary_file, summary)
         if report_file is not None:

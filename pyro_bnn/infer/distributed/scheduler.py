@@ -28,6 +28,8 @@ ANSWERS_WITHIN = 10
 DEATHS = 10
 """Workers of this machine that may die under a task before it is given up."""
 
+_FAILED = ("error", "cancelled", "lost")
+
 _alone = threading.Lock()
 
 
@@ -127,7 +129,8 @@ class Scheduler:
         tasks : iterable
             Arguments, one each.
         watch : callable, optional
-            Called now and then, and after each task, with which tasks are done.
+            Called with which tasks are done: every second, or without a cluster after each task,
+            and at the end.
 
         Raises
         ------
@@ -156,6 +159,8 @@ class Scheduler:
             for number, future in enumerate(futures):
                 yield self._result(number, futures, watch)
                 future.release()
+            if watch is not None:
+                watch([True] * len(futures))
         finally:
             self._client.cancel([f for f in futures if not f.done()])
 
@@ -165,20 +170,22 @@ class Scheduler:
         """Wait for one task, or for the failure of any."""
         from distributed import KilledWorker
 
+        future = futures[number]
         while True:
-            done = [place < number or f.done() for place, f in enumerate(futures)]
-            if watch is not None:
-                watch(done)
-            failed = [f for f in futures[number:] if f.status in ("error", "cancelled", "lost")]
             try:
-                return (failed[0] if failed else futures[number]).result(POLL_SECONDS)
+                return future.result(POLL_SECONDS)
             except TimeoutError:
-                continue
+                pass
             except KilledWorker as error:
                 raise UserError(
                     f"the workers of task {error.task} died one after another: do they have "
                     "memory enough? What they have saved stays"
                 ) from error
+            # Only after a second of waiting: looking at all after each one would be quadratic.
+            left = futures[number:]
+            future = next((f for f in left if f.status in _FAILED), future)
+            if watch is not None:
+                watch([True] * number + [f.done() for f in left])
 
     def _connect(self, stack: contextlib.ExitStack) -> Any:
         try:
@@ -241,10 +248,17 @@ class Scheduler:
 
 
 def _one_at_a_time(function: Callable[[T], R], task: T) -> R:
-    """Run a task; a second thread of the worker waits, since Pyro's state is the process's."""
-    with _alone:
+    """Run a task; a second thread of the worker waits, since Pyro's state is the process's.
+
+    Dask arrays that the task reads are its own affair: as tasks of the cluster they would wait for
+    the worker that waits for them.
+    """
+    import dask
+
+    with _alone, dask.config.set(scheduler="synchronous"):
         return function(task)
 
 
 def _name(function: Any) -> str:
-    return str(getattr(function, "__name__", type(function).__name__)).strip("_")
+    """Return what the dashboard calls the tasks of a function."""
+    return str(getattr(function, "__name__", type(function).__name__)).strip("_").lower()

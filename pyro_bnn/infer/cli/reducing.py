@@ -1,0 +1,47 @@
+"""The reductions of a command: on the scheduler that it was given, with a line of progress."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from pyro_bnn.infer.distributed import Scheduler
+from pyro_bnn.tasks import Map, in_threads
+
+__all__ = ["reductions"]
+
+
+def reductions(scheduler: Scheduler, stage: str) -> Map:
+    """Return what maps tasks: over the workers of a scheduler, or over threads of this process.
+
+    Parameters
+    ----------
+    scheduler : Scheduler
+        Entered already.
+    stage : str
+        What the line in the terminal calls the tasks.
+    """
+    mapped: Map = in_threads if scheduler.address == "none" else scheduler.map
+
+    def shown(function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[Any]:
+        listed = list(tasks)
+        console = Console(stderr=True)
+        with Progress(
+            TextColumn(f"{stage:<10}"),
+            BarColumn(bar_width=14),
+            MofNCompleteColumn(),
+            TextColumn("tasks"),
+            TimeRemainingColumn(compact=True),
+            console=console,
+            disable=not console.is_terminal,
+            transient=True,
+        ) as bar:
+            line = bar.add_task("", total=len(listed))
+            for result in mapped(function, listed):
+                bar.advance(line)
+                yield result
+
+    return shown
