@@ -23,7 +23,8 @@ from scipy.optimize import minimize
 from torch import Tensor, nn
 
 from pyro_bnn.symmetry import SymmetryGroup, discover
-from pyro_bnn.symmetry.balance import Edge, balance, total_mass
+from pyro_bnn.symmetry.balance import balance
+from pyro_bnn.symmetry.mass_graph import Edge, total_mass
 from pyro_bnn.symmetry.scaling import edges_of
 
 

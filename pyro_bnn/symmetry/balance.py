@@ -1,82 +1,25 @@
 """Matrix balancing: the minimum of a sum of exponentials over the orbits of a scaling group.
 
-A graph has one node for each free scale and a ground. An edge of squared weight ``a`` between
-units ``i`` and ``j`` contributes ``a exp(2 (e_i u_i + e_j u_j))``; the sum is convex in the log
-scales ``u`` and has one minimum where every unit has as much incoming as outgoing mass
-(Osborne, 1960). One sweep minimises over all units of one space at once, space after space;
-a Newton step on one number for each space then removes the slow modes, so that the number of
-sweeps does not grow with depth.
+The mass of the graph is convex in the log scales and has one minimum, where every unit has as
+much incoming as outgoing mass (Osborne, 1960). One sweep minimises over all units of one space
+at once, space after space; a Newton step on one number for each space then removes the slow
+modes, so that the number of sweeps does not grow with depth.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from pyro_bnn.symmetry.mass_graph import Edge, Powers, contract, masked, power, without_loops
+from pyro_bnn.symmetry.without_minimum import unit_mass, without_way_through
+
 CHUNK_ENTRIES = 1 << 21
 LARGEST_STEP = 2.0
 COMPACT = 0.3
-EVEN_SWEEPS = 50_000
-EVEN_TOLERANCE = 1e-14
-
-Powers = dict[tuple[int, float], Tensor]
-"""Powers of the squared scales of the nodes."""
-
-
-@dataclass(frozen=True)
-class Edge:
-    """Edges between the units of up to a few spaces.
-
-    Attributes
-    ----------
-    nodes : tuple of int
-        The spaces; one for edges to the ground.
-    exponents : tuple of float
-        Exponent of each space's scales.
-    axes : tuple of tuple of int
-        The axes of the mass, counted without the batch, that the units of each node run
-        through. Nodes may share axes: the two scales of a depthwise filter do.
-    mass : Tensor
-        Squared weights, ``(batch, ...)``.
-    """
-
-    nodes: tuple[int, ...]
-    exponents: tuple[float, ...]
-    axes: tuple[tuple[int, ...], ...]
-    mass: Tensor
-
-    def take(self, index: Tensor | slice) -> Edge:
-        """Return the edges of some draws."""
-        return self.with_mass(self.mass[index])
-
-    def with_mass(self, mass: Tensor) -> Edge:
-        """Return the same edges with another mass."""
-        return Edge(self.nodes, self.exponents, self.axes, mass)
-
-    def spread(self, place: int, values: Tensor) -> Tensor:
-        """Reshape ``(batch, size)`` values of one node to broadcast against the mass."""
-        axes = self.axes[place]
-        shape = [values.shape[0], *[1] * (self.mass.ndim - 1)]
-        for axis in axes:
-            shape[axis + 1] = self.mass.shape[axis + 1]
-        ordered = sorted(axes)
-        if list(axes) != ordered:
-            values = values.reshape(-1, *(self.mass.shape[axis + 1] for axis in axes))
-            values = values.permute(0, *(axes.index(axis) + 1 for axis in ordered))
-        return values.reshape(shape)
-
-    def gather(self, place: int, mass: Tensor) -> Tensor:
-        """Sum a tensor like the mass over all but one node's units, ``(batch, size)``."""
-        axes = self.axes[place]
-        dropped = [k + 1 for k in range(mass.ndim - 1) if k not in axes]
-        if dropped:
-            mass = mass.sum(dropped)
-        ordered = sorted(axes)
-        mass = mass.permute(0, *(ordered.index(axis) + 1 for axis in axes))
-        return mass.reshape(mass.shape[0], -1)
 
 
 @dataclass(frozen=True)
@@ -153,11 +96,11 @@ def _balance_chunk(
     max_sweeps: int,
     coarse: bool,
 ) -> Balanced:
-    edges = [_without_loops(edge) for edge in edges]
+    edges = [without_loops(edge) for edge in edges]
     batch = edges[0].mass.shape[0]
     like = edges[0].mass
     degenerate = without_way_through(edges, sizes)
-    live = [_masked(edge, degenerate) for edge in edges]
+    live = [masked(edge, degenerate) for edge in edges]
     squares = [like.new_ones(batch, n) for n in sizes]
     residual = like.new_full((batch,), torch.inf)
     active = torch.arange(batch, device=like.device)
@@ -181,7 +124,7 @@ def _balance_chunk(
         full[active] = part
     scales = [square.log() / 2 for square in squares]
     if any(bool(mask.any()) for mask in degenerate):
-        _unit_mass(edges, scales, degenerate)
+        unit_mass(edges, scales, degenerate)
     return Balanced(scales, residual, degenerate, sweeps)
 
 
@@ -207,7 +150,7 @@ def sweep(edges: Sequence[Edge], v: list[Tensor]) -> tuple[Tensor, Tensor]:
     powers: Powers = {}
     for node in range(len(v)):
         shares = [
-            (number, edge.exponents[place], _contract(edge, v, place, powers))
+            (number, edge.exponents[place], contract(edge, v, place, powers))
             for number, edge in enumerate(edges)
             for place, owner in enumerate(edge.nodes)
             if owner == node
@@ -223,24 +166,11 @@ def sweep(edges: Sequence[Edge], v: list[Tensor]) -> tuple[Tensor, Tensor]:
         v[node] = v[node] * growth
         powers = {key: power for key, power in powers.items() if key[0] != node}
         worst = torch.maximum(worst, imbalance.amax(-1))
-        factors = {exponent: _power(growth, exponent) for exponent in masses}
+        factors = {exponent: power(growth, exponent) for exponent in masses}
         for number, exponent, share in shares:
             if max(edges[number].nodes) == node:
                 totals[number] = (share * factors[exponent]).sum(-1)
     return worst, torch.stack(totals, dim=-1)
-
-
-def node_masses(edges: Sequence[Edge], u: Sequence[Tensor], node: int) -> dict[float, Tensor]:
-    """Return the scaled mass of each unit of a node by exponent, ``(batch, size)``."""
-    masses: dict[float, Tensor] = {}
-    v = [(2 * scale).exp() for scale in u]
-    for edge in edges:
-        for place, owner in enumerate(edge.nodes):
-            if owner == node:
-                exponent = edge.exponents[place]
-                share = _contract(edge, v, place)
-                masses[exponent] = masses[exponent] + share if exponent in masses else share
-    return masses
 
 
 def minimum(masses: dict[float, Tensor]) -> tuple[Tensor, Tensor]:
@@ -263,7 +193,7 @@ def minimum(masses: dict[float, Tensor]) -> tuple[Tensor, Tensor]:
     imbalance = (inward - outward).abs() / (inward + outward)
     up = max((e for e in masses if e > 0), default=1.0)
     down = max((-e for e in masses if e < 0), default=1.0)
-    growth = _power(outward / inward, 1 / (up + down))
+    growth = power(outward / inward, 1 / (up + down))
     if len(masses) > 2:
         delta = growth.log() / 2
         for _ in range(20):
@@ -308,174 +238,3 @@ def coarse_step(edges: Sequence[Edge], v: list[Tensor], weight: Tensor) -> None:
     growth = (2 * shift).exp()
     for node in range(count):
         v[node] = v[node] * growth[:, node : node + 1]
-
-
-def total_mass(edges: Sequence[Edge], u: Sequence[Tensor]) -> Tensor:
-    """Return the mass that the scales move, ``(batch,)``."""
-    v = [(2 * scale).exp() for scale in u]
-    return torch.stack([_contract(edge, v, 0).sum(-1) for edge in edges]).sum(0)
-
-
-def _power(v: Tensor, exponent: float) -> Tensor:
-    """Raise squared scales to a power: cheaply to the powers that networks have."""
-    if exponent == 1:
-        return v
-    if exponent == -1:
-        return v.reciprocal()
-    return v.sqrt() if exponent == 0.5 else v.pow(exponent)
-
-
-def _contract(edge: Edge, v: Sequence[Tensor], keep: int, powers: Powers | None = None) -> Tensor:
-    """Scale the mass of an edge and sum over all units but those of one place."""
-    powers = {} if powers is None else powers
-    factors = []
-    for key in zip(edge.nodes, edge.exponents, strict=True):
-        if key not in powers:
-            powers[key] = _power(v[key[0]], key[1])
-        factors.append(powers[key])
-    own = factors[keep]
-    if edge.axes == ((0,),):
-        return edge.mass * own
-    if edge.axes == ((0,), (1,)):
-        # a row vector times a matrix: batched, several times as fast as matrix times column
-        mass = edge.mass.mT if keep == 0 else edge.mass
-        return (factors[1 - keep][:, None] @ mass)[:, 0] * own
-    mass = edge.mass
-    for place, factor in enumerate(factors):
-        if place != keep:
-            mass = mass * edge.spread(place, factor)
-    return edge.gather(keep, mass) * own
-
-
-def _without_loops(edge: Edge) -> Edge:
-    """Drop the edges of units to themselves: they do not move."""
-    loops = edge.axes == ((0,), (1,)) and edge.nodes[0] == edge.nodes[1]
-    if loops and not sum(edge.exponents):
-        mass = edge.mass.clone()
-        mass.diagonal(dim1=-2, dim2=-1).zero_()
-        return edge.with_mass(mass)
-    return edge
-
-
-def without_way_through(edges: Sequence[Edge], sizes: Sequence[int]) -> list[Tensor]:
-    """Find the units without incoming or without outgoing mass, until no more are found."""
-    like = edges[0].mass
-    zero = [like.new_zeros(like.shape[0], n) for n in sizes]
-    found = [torch.zeros(like.shape[0], n, dtype=torch.bool, device=like.device) for n in sizes]
-    while True:
-        live = [_masked(edge, found) for edge in edges]
-        changed = False
-        for node in range(len(sizes)):
-            masses = node_masses(live, zero, node)
-            inward = [m > 0 for e, m in masses.items() if e > 0]
-            outward = [m > 0 for e, m in masses.items() if e < 0]
-            if inward and outward:
-                now = ~(torch.stack(inward).any(0) & torch.stack(outward).any(0))
-            else:
-                now = torch.ones_like(found[node])
-            if bool((now & ~found[node]).any()):
-                changed = True
-                found[node] |= now
-        if not changed:
-            return found
-
-
-def _masked(edge: Edge, hidden: Sequence[Tensor]) -> Edge:
-    """Drop the edges of some units."""
-    mass = edge.mass
-    for place, node in enumerate(edge.nodes):
-        if bool(hidden[node].any()):
-            mass = mass.masked_fill(edge.spread(place, hidden[node]), 0.0)
-    return edge.with_mass(mass)
-
-
-def _unit_mass(edges: Sequence[Edge], scales: list[Tensor], degenerate: Sequence[Tensor]) -> None:
-    """Scale units without a minimum to unit incoming mass, or else unit outgoing mass, in place.
-
-    Only edges to units that are settled already count, so that the result depends on the orbit
-    alone.
-    """
-    waiting = [mask.clone() for mask in degenerate]
-    nodes = list(range(len(scales)))
-    left, before = sum(int(mask.sum()) for mask in waiting), -1
-    while left and left != before:
-        for direction, order in ((1, nodes), (-1, nodes[::-1])):
-            for node in order:
-                _settle(edges, scales, waiting, node, direction)
-        left, before = sum(int(mask.sum()) for mask in waiting), left
-    if left:
-        _even_out(edges, scales, waiting)
-
-
-def _settle(
-    edges: Sequence[Edge], scales: list[Tensor], waiting: list[Tensor], node: int, direction: int
-) -> None:
-    """Scale the units of one node to unit mass by their edges of one direction, in place."""
-    hidden = list(waiting)
-    hidden[node] = torch.zeros_like(waiting[node])
-    settled = [_masked(edge, hidden) for edge in edges]
-    masses = node_masses(settled, scales, node)
-    chosen = {e: m for e, m in masses.items() if e * direction > 0}
-    if not chosen:
-        return
-    mass = sum((m for m in chosen.values()), torch.zeros_like(scales[node]))
-    ready = waiting[node] & (mass > 0)
-    scales[node] += _to_unit(chosen, ready)
-    waiting[node] &= ~ready
-
-
-def _even_out(edges: Sequence[Edge], scales: list[Tensor], waiting: Sequence[Tensor]) -> None:
-    """Settle units that only meet one another, in place.
-
-    Over all entries ``m`` with log scale ``x`` the sum of ``m exp(2 x) - 2 x`` is least: entries
-    of one row or column are one on average. It is convex, and depends on the orbit alone.
-    """
-    cells = [edge.with_mass((edge.mass > 0).to(edge.mass)) for edge in edges]
-    zeros = [torch.zeros_like(u) for u in scales]
-    for _ in range(EVEN_SWEEPS):
-        largest = 0.0
-        for node, mask in enumerate(waiting):
-            if not bool(mask.any()):
-                continue
-            masses = node_masses(edges, scales, node)
-            if not masses:
-                continue
-            counts = node_masses(cells, zeros, node)
-            twice = any(edge.nodes.count(node) > 1 for edge in edges)
-            delta = _even_step(masses, counts, mask) / (2 if twice else 1)
-            scales[node] += delta
-            largest = max(largest, float(delta.abs().max()))
-        if largest < EVEN_TOLERANCE:
-            return
-
-
-def _even_step(
-    masses: Mapping[float, Tensor], counts: Mapping[float, Tensor], mask: Tensor
-) -> Tensor:
-    """Solve ``sum_e e (masses[e] exp(2 e delta) - counts[e]) = 0`` by Newton steps."""
-    zero = torch.zeros_like(next(iter(masses.values())))
-    ready = mask & (sum((m for m in masses.values()), zero) > 0)
-    goal = sum((e * n for e, n in counts.items()), zero)
-    delta = zero
-    for _ in range(1 if len(masses) == 1 else 30):
-        terms = {e: m * (2 * e * delta).exp() for e, m in masses.items()}
-        if len(terms) == 1:
-            ((e, term),) = terms.items()
-            delta = (counts[e] / term).where(ready, 1.0).log() / (2 * e)
-            continue
-        slope = sum((e * m for e, m in terms.items()), zero) - goal
-        bend = sum((2 * e * e * m for e, m in terms.items()), zero).where(ready, 1.0)
-        delta = delta - (slope / bend).clamp(-0.5, 0.5)
-    return delta.where(ready, 0.0)
-
-
-def _to_unit(masses: dict[float, Tensor], ready: Tensor) -> Tensor:
-    """Solve ``sum_e masses[e] exp(2 e delta) = 1`` for exponents of one sign, zero elsewhere."""
-    like = next(iter(masses.values()))
-    delta = torch.zeros_like(like)
-    for _ in range(1 if len(masses) == 1 else 60):
-        terms = {e: m.where(ready, 1.0) * (2 * e * delta).exp() for e, m in masses.items()}
-        total = sum(terms.values(), torch.zeros_like(like))
-        slope = sum((2 * e * m for e, m in terms.items()), torch.zeros_like(like))
-        delta = delta - total.log() * total / slope
-    return delta.where(ready, 0.0)

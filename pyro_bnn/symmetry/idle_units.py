@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from pyro_bnn.symmetry import action
-from pyro_bnn.symmetry.balance import without_way_through
 from pyro_bnn.symmetry.element import GroupElement
 from pyro_bnn.symmetry.group import SymmetryGroup
 from pyro_bnn.symmetry.rows import occurrences, rows
 from pyro_bnn.symmetry.scaling import edges_of
+from pyro_bnn.symmetry.without_minimum import without_way_through
 
 
 def take_out(

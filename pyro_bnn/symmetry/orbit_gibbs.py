@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from pyro_bnn.errors import UserError
-from pyro_bnn.symmetry.balance import Edge, node_masses
 from pyro_bnn.symmetry.element import GroupElement
 from pyro_bnn.symmetry.group import SymmetryGroup
+from pyro_bnn.symmetry.mass_graph import Edge, node_masses
 from pyro_bnn.symmetry.orbit_conditional import draw
 from pyro_bnn.symmetry.scaling import edges_of
 from pyro_bnn.symmetry.statements import unit_sums

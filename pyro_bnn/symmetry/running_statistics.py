@@ -14,10 +14,11 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from pyro_bnn.symmetry.balance import Edge, balance, node_masses
+from pyro_bnn.symmetry.balance import balance
 from pyro_bnn.symmetry.element import GroupElement
 from pyro_bnn.symmetry.exponents import LinearSystem
 from pyro_bnn.symmetry.group import Family, SymmetryGroup, Term
+from pyro_bnn.symmetry.mass_graph import Edge, node_masses
 from pyro_bnn.symmetry.translation import null_blocks
 
 Edges = Callable[[SymmetryGroup, Mapping[str, Tensor]], list[Edge]]

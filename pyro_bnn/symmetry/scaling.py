@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from pyro_bnn.symmetry import action
-from pyro_bnn.symmetry.balance import Edge, balance, node_masses
+from pyro_bnn.symmetry.balance import balance
 from pyro_bnn.symmetry.element import GroupElement
 from pyro_bnn.symmetry.group import SymmetryGroup, Term
+from pyro_bnn.symmetry.mass_graph import Edge, node_masses
 from pyro_bnn.symmetry.running_statistics import by_statistics
 from pyro_bnn.symmetry.translation import null_blocks
 

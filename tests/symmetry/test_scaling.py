@@ -10,7 +10,8 @@ from scipy.optimize import minimize
 from torch import nn
 
 from pyro_bnn.symmetry import Quotient, discover
-from pyro_bnn.symmetry.balance import balance, coarse_step, sweep, total_mass
+from pyro_bnn.symmetry.balance import balance, coarse_step, sweep
+from pyro_bnn.symmetry.mass_graph import total_mass
 from pyro_bnn.symmetry.scaling import edges_of, min_mass
 
 
