@@ -19,13 +19,13 @@ from torch.fx import GraphModule, Node
 
 from pyro_bnn.errors import UserError
 from pyro_bnn.symmetry import action
-from pyro_bnn.symmetry.analysis import Value
 from pyro_bnn.symmetry.assembly import layout_of
 from pyro_bnn.symmetry.computation import computation, from_module
 from pyro_bnn.symmetry.discovery import interpret
 from pyro_bnn.symmetry.group import SymmetryGroup, Term
 from pyro_bnn.symmetry.overlap import sign_families
 from pyro_bnn.symmetry.rows import occurrences
+from pyro_bnn.symmetry.values import Value
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,13 @@ from fractions import Fraction
 import numpy as np
 
 from pyro_bnn.symmetry import spaces as tree
-from pyro_bnn.symmetry.analysis import Analysis, Block, Value
+from pyro_bnn.symmetry.analysis import Analysis
 from pyro_bnn.symmetry.computation import Computation
 from pyro_bnn.symmetry.exponents import LinearSystem
 from pyro_bnn.symmetry.frames import Frame
 from pyro_bnn.symmetry.group import Factor, Family, Space, SymmetryGroup, Term
 from pyro_bnn.symmetry.spaces import Leaf, Slot
+from pyro_bnn.symmetry.values import Block, Value
 
 Place = tuple[int, int]
 
@@ -118,8 +119,8 @@ def _bases(analysis: Analysis, names: dict[Leaf, str]) -> dict[Leaf, Leaf]:
     """Find the spaces that are fibred over another one.
 
     A space lies over another if no tensor runs through it without running through the other,
-    and no operator compares the points of the other: then each point of the base has a space
-    of its own.
+    and no operator compares the points of the other while it keeps those of the space apart:
+    then each point of the base has a space of its own.
     """
     companions: dict[Leaf, set[Leaf]] = {}
     for value in analysis.values:
@@ -129,11 +130,16 @@ def _bases(analysis: Analysis, names: dict[Leaf, str]) -> dict[Leaf, Leaf]:
             for leaf in set(found):
                 others = once - {leaf} if leaf in once else set()
                 companions[leaf] = companions.get(leaf, others) & others
-    mixed = set(tree.simple(analysis.mixed))
+    tied = {
+        (leaf, base)
+        for mixing in analysis.mixed
+        for leaf in tree.simple(mixing.kept)
+        for base in tree.simple(mixing.compared)
+    }
     bases: dict[Leaf, Leaf] = {}
     for leaf in names:
         for base in names:
-            together = base in companions.get(leaf, set()) and base not in mixed
+            together = base in companions.get(leaf, set()) and (leaf, base) not in tied
             if together and base not in bases and leaf not in bases.values():
                 bases.setdefault(leaf, base)
     return bases

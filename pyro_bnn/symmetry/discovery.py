@@ -19,7 +19,7 @@ from torch.fx import Interpreter, Node
 from torch.utils import _pytree as pytree
 
 from pyro_bnn.logdensity import LogDensity
-from pyro_bnn.symmetry.analysis import Analysis, Stacked, Value
+from pyro_bnn.symmetry.analysis import Analysis
 from pyro_bnn.symmetry.assembly import assemble
 from pyro_bnn.symmetry.basis import sparse
 from pyro_bnn.symmetry.certificate import certify
@@ -30,6 +30,7 @@ from pyro_bnn.symmetry.half_flips import half_flips
 from pyro_bnn.symmetry.null_directions import with_translations
 from pyro_bnn.symmetry.rules import RULES, Call
 from pyro_bnn.symmetry.stacked import fate, with_stacks
+from pyro_bnn.symmetry.values import Stacked, Value
 
 ODD = "aten.tanh"
 SHAPE_ONLY = {

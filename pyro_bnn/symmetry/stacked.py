@@ -15,11 +15,12 @@ from typing import Any
 from torch.fx import Node
 
 from pyro_bnn.symmetry import spaces
-from pyro_bnn.symmetry.analysis import Analysis, Stacked, Value
+from pyro_bnn.symmetry.analysis import Analysis
 from pyro_bnn.symmetry.rules import Call
 from pyro_bnn.symmetry.rules.movement import joined, run, viewed
 from pyro_bnn.symmetry.rules.registry import normalise
 from pyro_bnn.symmetry.spaces import Axis
+from pyro_bnn.symmetry.values import Stacked, Value
 
 MOST_PARTS = 8
 VIEWS = ("view", "reshape", "_unsafe_view", "flatten")

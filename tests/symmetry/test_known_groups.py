@@ -112,6 +112,17 @@ class Embedded(nn.Module):
         return self.head(self.table(index).mean(1))
 
 
+class Experts(nn.Module):
+    """A softmax over experts, unit by unit: the units of all experts keep one order."""
+
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = nn.Linear(4, 15), nn.Linear(15, 2)
+
+    def forward(self, x):
+        return self.down(torch.softmax(self.up(x).unflatten(-1, (3, 5)), 1).flatten(1))
+
+
 class Members(nn.Module):
     """Three networks side by side, averaged: members permute, and units within each."""
 
@@ -151,6 +162,7 @@ CASES = {
     "filter response norm": (FilterResponse(), IMAGE, [(6, 1, "cii")]),
     "embedding": (Embedded(), torch.tensor([[0, 3], [8, 2]]), [(5, 1, "ci")]),
     "members": (Members(), torch.zeros(7, 4), [(3, 1, ""), (5, 3, "i")]),
+    "experts": (Experts(), torch.zeros(7, 4), [(3, 1, ""), (5, 1, "")]),
     "LSTM": (networks.Recurrent(nn.LSTM), torch.zeros(2, 5, 4), [(6, 1, "i")]),
     "GRU": (networks.Recurrent(nn.GRU), torch.zeros(2, 5, 4), [(6, 1, "i")]),
     "transformer": (

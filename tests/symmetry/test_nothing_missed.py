@@ -20,6 +20,7 @@ from pyro_bnn.symmetry.group import placements
 from pyro_bnn.symmetry.table import left_open
 
 MOST_AXES = 7
+ROWS = 32  # a rectifier that is off in every row would make any move of what it feeds look harmless
 
 
 def moves(axes):
@@ -55,17 +56,26 @@ def missed(kind, plan):
     What the table names for every axis that moves was not missed in silence.
     """
     net, x = networks.build(kind, plan)
-    group, read = discover(net, x), computation(net, x)
-    point = read.generic_point(torch.Generator().manual_seed(3))
-    before = read(point)
-    bound = 1e-12 * float(before.abs().max())
+    group, read = discover(net, x), computation(net, x.new_zeros(ROWS, *x.shape[1:]))
+    generator = torch.Generator().manual_seed(3)
+    points = [read.generic_point(generator) for _ in range(2)]
+    outputs = [read(point) for point in points]
+
+    def kept_by(move):
+        """Whether a move leaves the function alone, at two points."""
+        return all(
+            (read(moved(point, *move)) - before).abs().max() <= 1e-12 * before.abs().max()
+            for point, before in zip(points, outputs, strict=True)
+        )
+
     axes = [
         (site, axis, n)
         for site, shape in group.shapes.items()
         if site not in group.unused
         for axis, n in enumerate(shape)
     ]
-    kept = [m for m in moves(axes) if (read(moved(point, *m)) - before).abs().max() <= bound]
+    kept = [move for move in moves(axes) if kept_by(move)]
+    point = points[0]
     found = [point, *(moved(point, *m) for m in kept)]
     canonical, _ = Quotient(group).canonicalize(
         {site: torch.stack([p[site] for p in found]) for site in point}
@@ -121,6 +131,15 @@ def test_groups_that_cut_across_a_concatenation_are_named():
     group = discover(*networks.build("flat", plan))
     (line,) = [line for line in left_open(group) if line.startswith("cut in ways")]
     assert "1.weight[0]" in line
+
+
+def test_signs_of_a_shuffled_norm_are_those_of_single_units():
+    """The norm looks at both factors of the shuffled space at once, and so ties neither."""
+    torch.manual_seed(0)
+    plan = [("linear", 1), ("shuffle", 0), ("rms", 0)]
+    assert missed("flat", plan)[0] == []
+    group = discover(*networks.build("flat", plan))
+    assert {family.size for family in group.kind("sign").values()} == {6}
 
 
 @pytest.mark.slow

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
-from pyro_bnn.symmetry.analysis import Analysis, Value
+from pyro_bnn.symmetry.analysis import Analysis
 from pyro_bnn.symmetry.rules.registry import Call, Result, normalise, operand, rule
+from pyro_bnn.symmetry.values import Value
 
 
 @rule("linear")

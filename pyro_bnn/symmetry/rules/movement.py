@@ -6,9 +6,10 @@ import math
 from collections.abc import Sequence
 
 from pyro_bnn.symmetry import spaces
-from pyro_bnn.symmetry.analysis import Analysis, Value
+from pyro_bnn.symmetry.analysis import Analysis
 from pyro_bnn.symmetry.rules.registry import Call, normalise, operand, rule
 from pyro_bnn.symmetry.spaces import Axis, Slot
+from pyro_bnn.symmetry.values import Value
 
 
 @rule("view", "reshape", "_unsafe_view", "unflatten", "flatten", "view_as", "reshape_as")

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 
-from pyro_bnn.symmetry.analysis import Analysis, Value
+from pyro_bnn.symmetry.analysis import Analysis
 from pyro_bnn.symmetry.rules.movement import viewed
 from pyro_bnn.symmetry.rules.registry import Call, Result, labels, operand, rule
 from pyro_bnn.symmetry.rules.window import along
+from pyro_bnn.symmetry.values import Value
 
 
 @rule("batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm")

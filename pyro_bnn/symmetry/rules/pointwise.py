@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from pyro_bnn.symmetry.analysis import Analysis, Parity, Value
+from pyro_bnn.symmetry.analysis import Analysis
+from pyro_bnn.symmetry.relations import Parity
 from pyro_bnn.symmetry.rules.registry import RULES, Call, Result, Rule, labels, operand, rule
+from pyro_bnn.symmetry.values import Value
 
 IDENTITY = (
     "alias",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pyro_bnn.symmetry.analysis import Analysis, Stacked, Value
+from pyro_bnn.symmetry.analysis import Analysis
 from pyro_bnn.symmetry.rules.contraction import affine
 from pyro_bnn.symmetry.rules.movement import joined, picked, run
 from pyro_bnn.symmetry.rules.registry import Call, Result, labels, operand, rule
+from pyro_bnn.symmetry.values import Stacked, Value
 
 STEPS = 3
 GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
-from pyro_bnn.symmetry.analysis import Analysis, Parity, Value
+from pyro_bnn.symmetry.analysis import Analysis
+from pyro_bnn.symmetry.relations import Parity
 from pyro_bnn.symmetry.rules.registry import Call, labels, normalise, operand, rule
+from pyro_bnn.symmetry.values import Value
 
 
 def reduced(

@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from pyro_bnn.symmetry.analysis import Analysis, Stacked, Value
+from pyro_bnn.symmetry.analysis import Analysis
+from pyro_bnn.symmetry.values import Stacked, Value
 
 Shape = tuple[int, ...]
 

@@ -7,10 +7,12 @@ from fractions import Fraction
 
 import torch
 
-from pyro_bnn.symmetry.analysis import Analysis, Parity, Value
+from pyro_bnn.symmetry.analysis import Analysis
+from pyro_bnn.symmetry.relations import Parity
 from pyro_bnn.symmetry.rules.movement import joined, viewed
 from pyro_bnn.symmetry.rules.registry import Call, Result, labels, operand, rule
 from pyro_bnn.symmetry.spaces import Axis
+from pyro_bnn.symmetry.values import Value
 
 CONVOLUTIONS = {"conv1d": 1, "conv2d": 2, "conv3d": 3}
 TRANSPOSED = {"conv_transpose1d": 1, "conv_transpose2d": 2, "conv_transpose3d": 3}
