@@ -90,6 +90,7 @@ def _reduced(
         ("degenerate_units", result.degenerate),
         ("idle_units", result.idle),
         ("margin", result.margin),
+        ("log_abs_det", result.element.log_abs_det),
         ("mass_before", before),
         ("mass_after", after),
     ):

@@ -126,6 +126,29 @@ def test_attributes_count_what_was_done(trace, group, density):
     assert distinct == {"h0": len(np.unique(kept, axis=0)), "all": len(np.unique(kept, axis=0))}
 
 
+def test_the_volume_of_each_element_is_stored():
+    """Moving a draw along a small cube around it changes the cube's volume by that factor."""
+    net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
+    group = discover(net, torch.zeros(2, 2))
+    draws = {s: torch.randn(1, 4, *sh).double() for s, sh in group.shapes.items()}
+    tree = xr.DataTree.from_dict({"posterior": site_dataset(draws, group.dims)})
+    stored = Quotient(group).apply(tree)["symmetry"]["log_abs_det"]
+    assert stored.dims == ("chain", "draw")
+    flat = {s: d.flatten(0, 1) for s, d in draws.items()}
+    element = Quotient(group).canonicalize(flat)[1]
+    for k in range(4):
+        one = element[k : k + 1]
+        images = []
+        for site, shape in group.shapes.items():
+            for entry in torch.eye(torch.Size(shape).numel(), dtype=torch.float64):
+                zero = {s: torch.zeros(1, *sh).double() for s, sh in group.shapes.items()}
+                moved = one.apply(zero | {site: entry.reshape(1, *shape)})
+                images.append(torch.cat([v.flatten() for v in moved.values()]))
+        volume = torch.linalg.slogdet(torch.stack(images))[1]
+        assert float(stored[0, k]) == pytest.approx(float(volume), abs=1e-9)
+    assert abs(float(stored.std())) > 0.1
+
+
 def test_degenerate_units_are_counted():
     net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
     group = discover(net, torch.zeros(2, 4))
