@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -150,6 +150,25 @@ def _log_prior(density: Any) -> Callable[[Mapping[str, Tensor]], Tensor]:
     return log_prior
 
 
+def _unreadable(module: nn.Module, inputs: Sequence[Any]) -> UserError:
+    """Say why a module has no graph: it does not take the example, or it branches on values."""
+    name = type(module).__name__
+    try:
+        with torch.no_grad():
+            module(*inputs)
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [""])[0].rstrip(".")
+        return UserError(
+            f"{name} cannot be evaluated on the example input that was given with it "
+            f"({type(error).__name__}: {reason}): give discover() the module and one input of the "
+            "shape that it takes."
+        )
+    return UserError(
+        f"{name} cannot be read as one fixed computation: its control flow depends on values (if, "
+        "while, .item()); replace the branch by torch.where, or give the part without it."
+    )
+
+
 def from_module(module: nn.Module, *args: Any, noise: bool = True) -> Computation:
     """Read a module in evaluation mode, at noise of the shape of the example or at the example.
 
@@ -170,12 +189,7 @@ def from_module(module: nn.Module, *args: Any, noise: bool = True) -> Computatio
     try:
         graph = trace_graph(function, *(t.detach() for t in state.values()), pre_dispatch=True)
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [""])[0]
-        raise UserError(
-            f"{type(module).__name__} cannot be read as one fixed computation "
-            f"({type(error).__name__}: {reason}): symmetry discovery needs a network without "
-            "control flow that depends on values."
-        ) from error
+        raise _unreadable(module, inputs) from error
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
     weights: dict[str, Weight] = {}
@@ -212,8 +226,8 @@ def computation(source: Any, *args: Any, **kwargs: Any) -> Computation:
     if callable(source):
         return from_density(LogDensity(source, *args, **kwargs))
     raise UserError(
-        f"discover() was given a {type(source).__name__}: give it a LogDensity, a Pyro model with "
-        "its data, or a torch.nn.Module with an example input."
+        f"discover() cannot read an object of type {type(source).__name__}: give it a "
+        "LogDensity, a Pyro model with its data, or a torch.nn.Module with an example input."
     )
 
 

@@ -340,7 +340,7 @@ class Quotient:
 
     def _not_finite(self, params: Mapping[str, Tensor]) -> Tensor:
         sites = [params[site] for site in self.group.shapes]
-        bad = [~torch.isfinite(t).reshape(t.shape[0], -1).all(-1) for t in sites]
+        bad = [~torch.isfinite(t[..., None]).flatten(1).all(-1) for t in sites]
         return torch.stack(bad).any(0) if bad else torch.zeros(0, dtype=torch.bool)
 
 

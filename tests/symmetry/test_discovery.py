@@ -179,8 +179,14 @@ def test_value_dependent_control_flow_is_refused():
         def forward(self, x):
             return self.layer(x) if self.layer.weight.sum() > 0 else x
 
-    with pytest.raises(UserError, match="Branching"):
+    with pytest.raises(UserError, match=r"Branching cannot .*its control flow depends on values"):
         discover(Branching(), torch.zeros(4, 3))
+
+
+@pytest.mark.parametrize("given", [(), (torch.zeros(4, 5),)], ids=["none", "another width"])
+def test_an_example_that_the_network_does_not_take_is_named(given):
+    with pytest.raises(UserError, match="Linear cannot be evaluated on the example input"):
+        discover(nn.Linear(3, 2), *given)
 
 
 def test_something_else_is_refused():

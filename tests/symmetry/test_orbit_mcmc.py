@@ -127,9 +127,9 @@ def test_a_converged_run_satisfies_every_identity(kernel):
     options = {"num_steps": 20, "jitter": 0.5} if kernel is HMC else {"max_tree_depth": 6}
     mcmc = MCMC(
         kernel(density, **options),
-        num_samples=1000,
-        warmup_steps=500,
-        num_chains=64,
+        num_samples=400,
+        warmup_steps=300,
+        num_chains=160,  # a step of small networks costs nearly the same for any number of chains
         seed=0,
         disable_progbar=True,
     )

@@ -152,6 +152,16 @@ def test_nan_draws_stay_and_are_counted():
         )
 
 
+def test_no_draws_are_no_draws():
+    group = discover(nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2)), torch.zeros(2, 4))
+    none = {site: torch.zeros(0, *shape) for site, shape in group.shapes.items()}
+    canonical, element = Quotient(group).canonicalize(none)
+    assert {site: tuple(v.shape) for site, v in canonical.items()} == {
+        site: (0, *shape) for site, shape in group.shapes.items()
+    }
+    assert element.batch == 0
+
+
 def test_draws_may_lie_in_memory_with_channels_last():
     # the grouped layer is scaled block by block
     net = nn.Sequential(
