@@ -113,7 +113,7 @@ class Embedded(nn.Module):
 
 
 class Experts(nn.Module):
-    """A softmax over experts, unit by unit: the units of all experts keep one order."""
+    """A softmax over experts, unit by unit: experts change places at each unit on their own."""
 
     def __init__(self):
         super().__init__()
@@ -162,7 +162,7 @@ CASES = {
     "filter response norm": (FilterResponse(), IMAGE, [(6, 1, "cii")]),
     "embedding": (Embedded(), torch.tensor([[0, 3], [8, 2]]), [(5, 1, "ci")]),
     "members": (Members(), torch.zeros(7, 4), [(3, 1, ""), (5, 3, "i")]),
-    "experts": (Experts(), torch.zeros(7, 4), [(3, 1, ""), (5, 1, "")]),
+    "experts": (Experts(), torch.zeros(7, 4), [(3, 5, ""), (5, 1, "")]),
     "LSTM": (networks.Recurrent(nn.LSTM), torch.zeros(2, 5, 4), [(6, 1, "i")]),
     "GRU": (networks.Recurrent(nn.GRU), torch.zeros(2, 5, 4), [(6, 1, "i")]),
     "transformer": (
