@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import combinations
 
 from pyro_bnn.symmetry.frames import Frame
-from pyro_bnn.symmetry.group import Factor, Family, Space, SymmetryGroup
+from pyro_bnn.symmetry.group import (
+    Factor,
+    Family,
+    Placement,
+    Space,
+    SymmetryGroup,
+    placements,
+)
 from pyro_bnn.symmetry.translation import Translation, joint_block
 
 MOST_AXES = 6
@@ -99,6 +107,18 @@ def left_open(group: SymmetryGroup) -> Iterator[str]:
             f"cut in ways that cross one another, by groups, views or slices: {where}; symmetries "
             "that respect all cuts were not looked for"
         )
+    products = [
+        f"{site}[{axis}]"
+        for site, dims in group.layout.items()
+        for axis, factors in enumerate(dims)
+        if any(_of_several(group, place) for place in placements(factors))
+    ]
+    if products:
+        where = ", ".join(products)
+        yield (
+            f"products of spaces along one axis, such as groups times channels ({where}): scales, "
+            "signs and orders that do not act on each factor by itself were not looked for"
+        )
     for space in group.spaces.values():
         twice = next(
             (
@@ -130,6 +150,12 @@ def _names(axis: Sequence[Factor]) -> Iterator[str]:
         yield factor.space
         for part in factor.parts:
             yield from _names(part)
+
+
+def _of_several(group: SymmetryGroup, place: Placement) -> bool:
+    """Whether an axis runs through several permutable spaces, none of them within another."""
+    hidden = [group.spaces[name] for name in place.spaces if name in group.permutable]
+    return any(a.over != b.name and b.over != a.name for a, b in combinations(hidden, 2))
 
 
 def _times(axis: Sequence[Factor], name: str) -> int:
