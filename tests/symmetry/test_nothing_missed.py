@@ -135,7 +135,7 @@ def test_groups_that_cut_across_a_concatenation_are_named():
 
 def test_products_of_spaces_are_named():
     """A map of channels to themselves runs through their groups twice: none lies in another."""
-    plan = [("conv", 0), ("shared", 0), ("group", 0)]
+    plan = [("conv", 54), ("shared", 10), ("shared", 18), ("group", 22)]
     torch.manual_seed(0)
     assert missed("grid", plan)[0] == []
     (line,) = [
@@ -143,7 +143,7 @@ def test_products_of_spaces_are_named():
         for line in left_open(discover(*networks.build("grid", plan)))
         if line.startswith("products of spaces")
     ]
-    assert "layers.2.weight[0]" in line
+    assert "layers.3.weight[0]" in line
 
 
 def test_signs_of_a_shuffled_norm_are_those_of_single_units():
