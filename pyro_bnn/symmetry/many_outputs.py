@@ -16,6 +16,8 @@ from pyro_bnn.logdensity import LogDensity
 from pyro_bnn.symmetry.computation import Computation, Weight, computation, to_float64
 
 SPARE = 8
+OUTPUTS_PER_WEIGHT = (8, 4, 2, 1)
+"""Rectifiers are off in many rows: the most that the inputs leave room for is taken."""
 MOST_INPUTS = 1 << 21
 
 
@@ -38,10 +40,17 @@ def with_outputs(source: Any, args: tuple[Any, ...], count: int) -> Computation:
     """
     if isinstance(source, nn.Module):
         outputs = len(_at_zero(computation(source, *args)))
-        factor = math.ceil((count + SPARE) / max(outputs, 1))
+        numbers = sum(leaf.numel() for leaf in pytree.tree_leaves(args) if isinstance(leaf, Tensor))
+        factor = math.ceil(_enough(count, numbers / max(outputs, 1)) / max(outputs, 1))
         return computation(source, *_longer(args, factor))
     density = source if isinstance(source, LogDensity) else LogDensity(source, *args)
-    return _observations(density, count + SPARE)
+    return _observations(density, count)
+
+
+def _enough(count: int, numbers: float) -> int:
+    """Return how many outputs to ask for, each of which takes some numbers of the input."""
+    wanted = [times * count + SPARE for times in OUTPUTS_PER_WEIGHT]
+    return next((n for n in wanted if n * numbers <= MOST_INPUTS), wanted[-1])
 
 
 def _at_zero(read: Computation) -> Tensor:
@@ -63,11 +72,12 @@ def _longer(args: tuple[Any, ...], factor: int) -> tuple[Any, ...]:
     return longer_args
 
 
-def _observations(density: LogDensity, rows: int) -> Computation:
+def _observations(density: LogDensity, count: int) -> Computation:
     """Read the log probability of each observation of data of other rows."""
     names = tuple(density.sites)
     generator = torch.Generator().manual_seed(0)
     numbers = sum(leaf[0].numel() for leaf in density.row_data()) if density.rows else 0
+    rows = _enough(count, numbers)
     _require_room(rows * numbers)
 
     def other(leaf: Any) -> Any:
