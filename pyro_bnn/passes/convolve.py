@@ -8,97 +8,15 @@ leave the blocked kernels of oneDNN mostly empty, fill it: this is what small ne
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
+from pyro_bnn.passes.patches import Geometry, by_group, data_last, pad, size
+
 __all__ = ["convolve", "convolve_inputs", "convolve_weights"]
 
-# Elements of the patches that are unfolded at a time, to stay in cache.
-_BAND = 2**18
 # From so many units on a product with patches is faster the other way round.
 _MANY_UNITS = 16
-
-
-class _Geometry(NamedTuple):
-    """How a filter is laid over an image, and what comes out."""
-
-    stride: list[int]
-    padding: list[int]
-    dilation: list[int]
-    groups: int
-    kernel: tuple[int, int]
-    out: tuple[int, int]
-
-    def bands(self, channels: int, data: int) -> Iterator[tuple[int, int]]:
-        """Go through the rows of the result in bands whose patches stay in cache."""
-        each = channels * self.kernel[0] * self.kernel[1] * self.out[1] * data
-        rows = max(1, _BAND // max(each, 1))
-        for first in range(0, self.out[0], rows):
-            yield first, min(first + rows, self.out[0])
-
-    def columns(self, band: tuple[int, int], data: int) -> slice:
-        """Return the place of a band's rows among the pixels and data of the result."""
-        row = self.out[1] * data
-        return slice(band[0] * row, band[1] * row)
-
-    def add_up(self, unfolded: Tensor, padded: Tensor, band: tuple[int, int]) -> None:
-        """Add patches ``(channel * taps, pixel * data)`` to the images they were taken from."""
-        rows = band[1] - band[0]
-        channels, data = padded.shape[0], padded.shape[3]
-        patches = unfolded.view(channels, *self.kernel, rows, self.out[1], data)
-        top, down = band[0] * self.stride[0], self.dilation[0]
-        height = down * (self.kernel[0] - 1) + 1
-        width = self.stride[1] * (self.out[1] - 1) + 1
-        for column in range(self.kernel[1]):
-            left = column * self.dilation[1]
-            under = padded[:, :, left : left + width : self.stride[1]]
-            part = patches[:, :, column]
-            if rows <= self.kernel[0]:
-                # The rows of a filter lie on as many rows of the image: one call adds them all.
-                for row in range(rows):
-                    first = top + row * self.stride[0]
-                    under[:, first : first + height : down].add_(part[:, :, row])
-                continue
-            span = self.stride[0] * (rows - 1) + 1
-            for row in range(self.kernel[0]):
-                first = top + row * down
-                under[:, first : first + span : self.stride[0]].add_(part[:, row])
-
-    def patches(self, padded: Tensor, band: tuple[int, int]) -> Tensor:
-        """Unfold ``(channel, height, width, data)`` into ``(channel * taps, pixel * data)``."""
-        channel, height, width, data = padded.stride()
-        view = padded.as_strided(
-            (padded.shape[0], *self.kernel, band[1] - band[0], self.out[1], padded.shape[3]),
-            (
-                channel,
-                height * self.dilation[0],
-                width * self.dilation[1],
-                height * self.stride[0],
-                width * self.stride[1],
-                data,
-            ),
-            padded.storage_offset() + band[0] * self.stride[0] * height,
-        )
-        return view.reshape(padded.shape[0] * self.kernel[0] * self.kernel[1], -1)
-
-
-def _geometry(
-    image: tuple[int, int],
-    kernel: tuple[int, int],
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    groups: int,
-) -> _Geometry:
-    height, width = (
-        (image[axis] + 2 * padding[axis] - dilation[axis] * (kernel[axis] - 1) - 1) // stride[axis]
-        + 1
-        for axis in (0, 1)
-    )
-    return _Geometry(stride, padding, dilation, groups, kernel, (height, width))
 
 
 def _convolve(
@@ -114,14 +32,14 @@ def _convolve(
         split: Tensor = whole.unflatten(2, w.shape[:2])[0]
         return split.transpose(0, 1)
     chains, units, channels, *_ = w.shape
-    geometry = _geometry(_pair(x), _pair(w), stride, padding, dilation, groups)
+    geometry = Geometry.over(size(x), size(w), stride, padding, dilation, groups)
     result = _empty(x, chains, units, geometry.out)
     data = x.shape[1]
     filters = w.reshape(chains * groups, units // groups, -1).unbind()
     places = result.view(chains * groups, units // groups, -1).unbind()
-    images = _by_group(_padded(x, padding), groups)
+    images = by_group(pad(x, padding), groups)
     for filter_, image, place in zip(filters, images, places, strict=True):
-        for band in geometry.bands(channels, data):
+        for band in geometry.bands(geometry.taps(channels), data):
             unfolded = geometry.patches(image, band)
             torch.mm(filter_, unfolded, out=place[:, geometry.columns(band, data)])
     return result.permute(0, 4, 1, 2, 3)
@@ -144,14 +62,14 @@ def _convolve_weights(
         whole = gradient.transpose(0, 1).flatten(1, 2).unsqueeze(0)
         one = _convolve_weights(whole, x, kernel, stride, padding, dilation, groups)
         return one.view(chains, units, channels, height, width)
-    geometry = _geometry(_pair(x), (height, width), stride, padding, dilation, groups)
+    geometry = Geometry.over(size(x), (height, width), stride, padding, dilation, groups)
     each, taps = units // groups, channels * height * width
     flips = each >= _MANY_UNITS
     result = x.new_zeros(chains * groups, *((taps, each) if flips else (each, taps)))
-    slopes = _data_last(gradient).view(chains * groups, each, -1).unbind()
-    images = _by_group(_padded(x, padding), groups)
+    slopes = data_last(gradient).view(chains * groups, each, -1).unbind()
+    images = by_group(pad(x, padding), groups)
     for total, image, slope in zip(result.unbind(), images, slopes, strict=True):
-        for band in geometry.bands(channels, data):
+        for band in geometry.bands(geometry.taps(channels), data):
             unfolded = geometry.patches(image, band)
             part = slope[:, geometry.columns(band, data)]
             if flips:
@@ -159,8 +77,8 @@ def _convolve_weights(
             else:
                 total.addmm_(part, unfolded.T)
     if flips:
-        result = result.transpose(1, 2)
-    return result.reshape(chains, units, channels, height, width)
+        result = result.transpose(1, 2).contiguous()
+    return result.view(chains, units, channels, height, width)
 
 
 def _convolve_inputs(
@@ -176,41 +94,19 @@ def _convolve_inputs(
     chains, data, units = gradient.shape[:3]
     channels = w.shape[2]
     height, width = image
-    geometry = _geometry((height, width), _pair(w), stride, padding, dilation, groups)
+    geometry = Geometry.over((height, width), size(w), stride, padding, dilation, groups)
     large = (height + 2 * padding[0], width + 2 * padding[1])
     padded = gradient.new_zeros(chains, groups * channels, *large, data)
     filters = w.reshape(chains * groups, units // groups, -1).transpose(1, 2).unbind()
-    slopes = _data_last(gradient).view(chains * groups, units // groups, -1).unbind()
-    targets = _by_group(padded, groups)
+    slopes = data_last(gradient).view(chains * groups, units // groups, -1).unbind()
+    targets = by_group(padded, groups)
     for filter_, target, slope in zip(filters, targets, slopes, strict=True):
-        for band in geometry.bands(channels, data):
+        for band in geometry.bands(geometry.taps(channels), data):
             geometry.add_up(filter_ @ slope[:, geometry.columns(band, data)], target, band)
     inner = padded[
         :, :, padding[0] : padding[0] + height, padding[1] : padding[1] + width
     ].contiguous()
     return inner.permute(0, 4, 1, 2, 3)
-
-
-def _pair(images: Tensor) -> tuple[int, int]:
-    return images.shape[-2], images.shape[-1]
-
-
-def _by_group(images: Tensor, groups: int) -> tuple[Tensor, ...]:
-    """Split ``(chain, channel, height, width, data)`` into the images of each chain and group."""
-    chains, channels, *rest = images.shape
-    return images.view(chains * groups, channels // groups, *rest).unbind()
-
-
-def _data_last(images: Tensor) -> Tensor:
-    return images.permute(0, 2, 3, 4, 1).contiguous()
-
-
-def _padded(images: Tensor, padding: list[int]) -> Tensor:
-    rows, columns = padding
-    last = images.permute(0, 2, 3, 4, 1)
-    if not rows and not columns:
-        return last.contiguous()
-    return torch.nn.functional.pad(last, (0, 0, columns, columns, rows, rows))
 
 
 def _empty(like: Tensor, chains: int, channels: int, image: tuple[int, int]) -> Tensor:
@@ -220,7 +116,7 @@ def _empty(like: Tensor, chains: int, channels: int, image: tuple[int, int]) -> 
 def _convolve_shape(
     x: Tensor, w: Tensor, stride: list[int], padding: list[int], dilation: list[int], groups: int
 ) -> Tensor:
-    out = _geometry(_pair(x), _pair(w), stride, padding, dilation, groups).out
+    out = Geometry.over(size(x), size(w), stride, padding, dilation, groups).out
     return _empty(x, w.shape[0], w.shape[1], out).permute(0, 4, 1, 2, 3)
 
 

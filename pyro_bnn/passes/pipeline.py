@@ -11,6 +11,7 @@ from torch.fx import GraphModule
 from pyro_bnn.passes.activations import activate_after_pooling
 from pyro_bnn.passes.biases import fold_biases
 from pyro_bnn.passes.convolutions import unfold_convolutions
+from pyro_bnn.passes.fused_pools import fuse_pools
 from pyro_bnn.passes.identities import drop_identities
 from pyro_bnn.passes.inplace import reuse_memory
 from pyro_bnn.passes.layout import lay_out_constants
@@ -82,6 +83,9 @@ def _rearranging(device: torch.device) -> list[Pass]:
             activate_after_pooling,
             unfold_convolutions,
             pool_data_last,
+            join_views,
+            drop_identities,
+            fuse_pools,
             join_views,
             drop_identities,
         ]

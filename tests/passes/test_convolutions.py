@@ -10,13 +10,14 @@ from torch import nn
 from torch.func import grad_and_value, vmap
 from torch.fx import GraphModule
 
-import pyro_bnn.passes.convolve as kernels
 from pyro_bnn import LogDensity, lift
 from pyro_bnn.graph import trace_graph
 from pyro_bnn.handlers import without_validation
 from pyro_bnn.nn import Normal, categorical
 from pyro_bnn.nn.architectures import lenet5, optunet
+from pyro_bnn.passes import patches
 from pyro_bnn.passes.convolve import convolve, convolve_inputs, convolve_weights
+from pyro_bnn.passes.convolve_pool import convolve_pool, pooled_inputs, pooled_weights
 from pyro_bnn.passes.pipeline import optimise, prepare_for_compiler
 
 aten = torch.ops.aten
@@ -35,7 +36,7 @@ WAYS = [
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("band", [1, 2**18])
 def test_kernels_compute_a_convolution_and_its_derivatives(way, shared, band, monkeypatch):
-    monkeypatch.setattr(kernels, "_BAND", band)
+    monkeypatch.setattr(patches, "_BAND", band)
     way = (*way[:3], 1) if shared else way
     groups = way[3]
     units = 20 if shared else 4
@@ -56,6 +57,63 @@ def test_kernels_compute_a_convolution_and_its_derivatives(way, shared, band, mo
             torch.testing.assert_close(found, of_x)
 
 
+# Stride and padding, groups, and window and step of the pool.
+POOLED = [
+    ([1, 1], [0, 0], 1, [2, 2], [2, 2]),
+    ([2, 1], [1, 0], 1, [3, 2], [2, 1]),
+    ([1, 3], [2, 2], 2, [2, 1], [2, 2]),
+    ([1, 1], [0, 1], 2, [3, 3], [3, 3]),
+    ([1, 1], [0, 0], 1, [5, 5], [5, 5]),
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("way", POOLED, ids=str)
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("band", [1, 2**18])
+def test_kernels_compute_a_pooled_convolution(way, shared, band, dtype, monkeypatch):
+    monkeypatch.setattr(patches, "_BAND", band)
+    stride, padding, groups, window, step = way
+    groups = 1 if shared else groups
+    way = (stride, padding, groups, window, step)
+    # Whole numbers, so that windows have several maxima: the first is the one that counts.
+    x = torch.randint(-2, 3, (1 if shared else CHAINS, ROWS, 2 * groups, 12, 13)).to(dtype)
+    w = torch.randint(-2, 3, (CHAINS, 4, 2, 3, 2)).to(dtype)
+    x.requires_grad_(), w.requires_grad_()
+    pairs = zip(x.expand(CHAINS, *x.shape[1:]), w, strict=True)
+    results = [nn.functional.conv2d(a, b, None, stride, padding, 1, groups) for a, b in pairs]
+    expected = torch.stack([nn.functional.max_pool2d(r, window, step) for r in results])
+    gradient = torch.randn_like(expected)
+    of_x, of_w = torch.autograd.grad(expected, (x, w), gradient)
+    with torch.no_grad():
+        maxima, winners = convolve_pool(x, w, *way)
+        torch.testing.assert_close(maxima, expected)
+        found = pooled_weights(gradient, winners, x, [3, 2], *way)
+        torch.testing.assert_close(found, of_w, atol=1e-4, rtol=1e-5)
+        if not shared:
+            found = pooled_inputs(gradient, winners, w, [12, 13], *way)
+            torch.testing.assert_close(found, of_x)
+
+
+@pytest.mark.parametrize("way", POOLED, ids=str)
+def test_shapes_of_pooled_convolutions_without_data(way):
+    groups = way[2]
+    x, w = torch.randn(CHAINS, ROWS, 2 * groups, 12, 13), torch.randn(CHAINS, 4, 2, 3, 2)
+    maxima, winners = convolve_pool(x, w, *way)
+    same_layout(convolve_pool, x, w, *way)
+    same_layout(pooled_weights, maxima, winners, x, [3, 2], *way)
+    same_layout(pooled_inputs, maxima, winners, w, [12, 13], *way)
+
+
+def same_layout(kernel, *arguments):
+    real = kernel(*arguments)
+    empty = kernel(*(a.to("meta") if isinstance(a, torch.Tensor) else a for a in arguments))
+    pairs = [(real, empty)] if isinstance(real, torch.Tensor) else zip(real, empty, strict=True)
+    for one, other in pairs:
+        assert other.shape == one.shape
+        assert other.stride() == one.stride()
+
+
 @pytest.mark.parametrize("way", WAYS, ids=str)
 def test_shapes_without_data_are_those_of_the_results(way):
     groups = way[3]
@@ -67,10 +125,12 @@ def test_shapes_without_data_are_those_of_the_results(way):
         (convolve_inputs, (result, w, [9, 11], *way)),
     ]
     for kernel, arguments in cases:
-        real = kernel(*arguments)
-        empty = kernel(*(a.to("meta") if isinstance(a, torch.Tensor) else a for a in arguments))
-        assert empty.shape == real.shape
-        assert empty.stride() == real.stride()
+        same_layout(kernel, *arguments)
+
+
+def test_gradient_of_many_shared_filters_has_the_layout_that_was_said():
+    x, gradient = torch.randn(1, ROWS, 2, 9, 11), torch.randn(CHAINS, ROWS, 20, 7, 10)
+    same_layout(convolve_weights, gradient, x, [3, 2], [1, 1], [0, 0], [1, 1], 1)
 
 
 def network(*layers, channels=2, size=(12, 11)):
@@ -95,6 +155,11 @@ NETWORKS = {
     "pool of a sigmoid": network(
         *(nn.Conv2d(2, 4, 3), nn.Sigmoid(), nn.MaxPool2d(2)),
         *(nn.Conv2d(4, 5, 2, bias=False), nn.Tanh(), nn.MaxPool2d((2, 1), ceil_mode=True)),
+        *(nn.Flatten(), nn.LazyLinear(3)),
+    ),
+    "pools of strides": network(
+        *(nn.Conv2d(2, 4, 3, stride=2, padding=1), nn.Tanh(), nn.MaxPool2d((2, 1))),
+        *(nn.Conv2d(4, 6, (2, 3), groups=2), nn.ReLU(), nn.MaxPool2d((1, 2))),
         *(nn.Flatten(), nn.LazyLinear(3)),
     ),
     "averages": network(
@@ -122,6 +187,7 @@ NETWORKS = {
     "LeNet-5": (lenet5(3), (1, 28, 28)),
 }
 LEFT_ALONE = {"many channels", "one dimension", "transposed"}
+FUSED = {"pool of a sigmoid", "pools of strides", "OptuNet", "LeNet-5"}
 
 
 def density(name, dtype=torch.float64):
@@ -171,7 +237,8 @@ def test_networks_compute_what_was_traced(name, minibatch):
         targets = agree(plain, passes, z, *indices)
         left = aten.convolution.default in targets or aten.convolution_backward.default in targets
         assert left == (name in LEFT_ALONE)
-        assert (convolve in targets) != left
+        assert (convolve in targets or convolve_pool in targets) != left
+        assert (convolve_pool in targets) == (name in FUSED)
 
 
 @pytest.mark.parametrize("name", ["pools that overlap", "pool of a sigmoid", "LeNet-5"])
@@ -180,7 +247,8 @@ def test_pools_come_before_biases_and_activations(name):
     module = traced(own)
     optimise(module, torch.device("cpu"))
     pools = [n for n in module.graph.nodes if n.target is aten.max_pool2d_with_indices.default]
-    assert pools
+    fused = [n for n in module.graph.nodes if n.target is convolve_pool]
+    assert len(pools) + len(fused) == 2
     for pool in pools:
         source = pool.args[0]
         while source.target in (aten.reshape.default, aten.transpose.int):
