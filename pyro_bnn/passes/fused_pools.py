@@ -34,7 +34,7 @@ _aten = torch.ops.aten
 
 # The multiplications of a pooled convolution over those of the convolution alone up to which the
 # better shape of its products pays for them.
-_MOST_WORK = 4.0
+_MOST_WORK = 2.5
 
 
 @dataclass(frozen=True)
