@@ -64,11 +64,12 @@ def fuse_pools(module: GraphModule) -> None:
     """
     if writes(module.graph.nodes):
         return
-    for node in list(module.graph.nodes):
-        if node.target is _aten.max_pool2d_with_indices.default:
-            found = _read(node)
-            if found is not None:
-                _replace(found)
+    pools = [n for n in module.graph.nodes if n.target is _aten.max_pool2d_with_indices.default]
+    found = [pooled for pooled in map(_read, pools) if pooled is not None]
+    for pooled in found:
+        _replace(pooled)
+    if not found:
+        return
     renew_shapes(module)
     finish(module)
 
