@@ -10,7 +10,8 @@ the slowest ones and less noisy than the smallest: of the 100 coordinates of a G
 number 100, or of the outputs of a 5-8-1 tanh network at 20 inputs, whose weights would say more of
 modes than of samplers. NUTS counts the leapfrog steps of each chain's own tree, on both sides, and
 not those for which a chain waits. The error of a ratio is that of its logarithm's mean over seeds;
-at the default size it is meant to be below 5 %. `--share` makes all runs shorter. One thread.
+at the default size it is meant to be below 5 %. `--share` makes all runs shorter. One
+thread, some ten minutes of processor time.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ from pyro_bnn.infer import HMC, MCLMC, NUTS
 from pyro_bnn.infer.kernels.kernel import Kernel
 
 DRAWS = {
-    "gaussian": {"HMC": 8000, "NUTS": 400, "MCLMC": 6000},
-    "network": {"HMC": 1500, "NUTS": 250, "MCLMC": 6000},
+    "gaussian": {"HMC": 12000, "NUTS": 400, "MCLMC": 6000},
+    "network": {"HMC": 1500, "NUTS": 150, "MCLMC": 6000},
 }
 """Draws of a chain: what a draw costs, and how far it goes, differs from kernel to kernel."""
 KERNELS = ["HMC", "NUTS", "MCLMC"]
