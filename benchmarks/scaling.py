@@ -91,7 +91,8 @@ def main() -> None:
         print(
             f"{workers} worker{'s' if workers > 1 else ''}: {blocks} blocks in {wall:.2f} s, "
             f"{mean:.2f} s each ({min(lengths):.2f} to {max(lengths):.2f}); an empty task "
-            f"{1e3 * overhead:.2f} ms, {100 * overhead / mean:.2f} % of a block"
+            f"{1e3 * overhead:.2f} ms, {100 * overhead / mean:.2f} % of a block",
+            flush=True,
         )
     print(f"2 workers are {walls[1] / walls[2]:.2f} times as fast as 1")
     drawn = random.Random(0).choices(lengths, k=TASKS)
