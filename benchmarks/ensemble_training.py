@@ -8,7 +8,7 @@ trains the same networks one after another with torch's fused Adam; the jitted s
 (where jax is installed) takes the whole ensemble at once, as ours does, whose gradient is run as
 a graph, and once more compiled, as the command line does from `WORTH_COMPILING` chain-gradients on.
 Each side makes the same number of steps; the first epoch, in which graphs are traced and compiled,
-is timed apart. Sides take turns; medians over the rounds are compared.
+is timed apart. Sides take turns; medians over the rounds of the seconds of CPU are compared.
 
 `--optunet` trains M convolutional networks of 392 weights on MNIST by the recipe that ships, for as
 many epochs as that says, in W processes; and L of them (40 if not told) in a plain loop on one
@@ -118,10 +118,10 @@ def by_jax(x: torch.Tensor, y: torch.Tensor, members: int) -> Callable[[int], No
 
 
 def seconds(train: Callable[[int], None], epochs: int) -> float:
-    """Time one training."""
-    start = time.perf_counter()
+    """Time one training in seconds of CPU, which other work on the machine does not prolong."""
+    start = time.process_time()
     train(epochs)
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def compare(members: int, epochs: int, rounds: int) -> None:
