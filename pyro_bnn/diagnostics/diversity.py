@@ -260,7 +260,7 @@ def _class_products(part: Single) -> dict[str, Array]:
     feature = -np.expm1(-_LEAST * part.reshape(len(part), -1))
     scratch = np.empty_like(feature)
     # Below the least t the features are linear, and their terms a geometric series.
-    information = math.log(2) * _LEAST * found["distance"]
+    information: Array = math.log(2) * _LEAST * found["distance"]
     for node in range(_NODES):
         weight = math.log(2) / (_LEAST * 2.0**node)
         # Above the largest t they no longer change, and their terms are another one.

@@ -51,7 +51,8 @@ def space_rows(found: Diagnosis) -> list[dict[str, str]]:
 
 def layer_rows(found: Diagnosis) -> list[dict[str, Any]]:
     """Lay out R-hat, ESS and MCSE of each site, or of each layer of networks of many sites."""
-    spaces = [s for s in ("weight", "canonical") if s in found.convergence]
+    both: tuple[Space, ...] = ("weight", "canonical")
+    spaces = [space for space in both if space in found.convergence]
     results = [found.convergence[space] for space in spaces]
     split = by_layer if any(len(by_site(one)) > MAX_ROWS for one in results) else by_site
     columns = [{part.name: part for part in split(one)} for one in results]
