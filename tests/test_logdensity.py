@@ -20,6 +20,7 @@ from torch import nn
 import pyro_bnn.gradient
 import pyro_bnn.logdensity
 from pyro_bnn import LogDensity, UserError, lift
+from pyro_bnn.gradient import Traced
 from pyro_bnn.nn import Laplace, Normal, StudentT, categorical, gaussian
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
@@ -391,7 +392,7 @@ def test_graphs_see_tensors_of_one_layout(monkeypatch, shared):
 
     def traced(function, *inputs, compiled):
         seen.append(inputs)
-        return lambda *tensors: seen.append(tensors) or function(*tensors), "none"
+        return Traced(lambda *tensors: seen.append(tensors) or function(*tensors), "none")
 
     monkeypatch.setattr(pyro_bnn.logdensity, "trace_gradient", traced)
     model, args = lifted_mlp(torch.float32)

@@ -12,6 +12,7 @@ from torch import Tensor
 from pyro_bnn.symmetry.computation import LOUD, Computation
 from pyro_bnn.symmetry.element import GroupElement
 from pyro_bnn.symmetry.group import SymmetryGroup
+from pyro_bnn.symmetry.idle_units import singular
 from pyro_bnn.symmetry.translation import null_blocks, part, settle, spread
 
 TOLERANCE = 1e-10
@@ -38,7 +39,7 @@ def certify(group: SymmetryGroup, read: Computation) -> SymmetryGroup:
     Returns
     -------
     SymmetryGroup
-        With `certificate` and `rejected` filled in.
+        With `certificate`, `rejected`, `preserves_prior` and `singular` filled in.
     """
     moved = _Trial(read, group, loud=True).failing(list(group.translations))
     kept = _settled(without(group, moved))
@@ -51,7 +52,11 @@ def certify(group: SymmetryGroup, read: Computation) -> SymmetryGroup:
     kept = _settled(without(kept, rejected))
     rejected = {name: error for name, error in rejected.items() if name not in conjectures}
     return replace(
-        kept, rejected=rejected, certificate=trial.worst, preserves_prior=_prior_kept(kept, read)
+        kept,
+        rejected=rejected,
+        certificate=trial.worst,
+        preserves_prior=_prior_kept(kept, read),
+        singular=trial.singular(kept),
     )
 
 
@@ -98,6 +103,14 @@ class _Trial:
         first = self.failing(names[:half], beside)
         good = [name for name in names[:half] if name not in first]
         return first | self.failing(names[half:], [*beside, *good])
+
+    def singular(self, group: SymmetryGroup) -> tuple[str, ...]:
+        """Name the scales whose units cannot be emptied."""
+
+        def finite(weights: dict[str, Tensor]) -> bool:
+            return bool(self.read({k: w[0] for k, w in weights.items()}).isfinite().all())
+
+        return singular(group, {k: w[None] for k, w in self._points[0].items()}, finite)
 
     def _error(self, names: Sequence[str]) -> float:
         errors = []

@@ -201,6 +201,9 @@ class SymmetryGroup:
     crossed : tuple of (str, int)
         Sites and axes that the computation cuts in ways that cross one another: symmetries that
         respect all cuts may have been missed there.
+    singular : tuple of str
+        Scales whose units cannot be set to zero where they are idle: the function has no value
+        there.
     measured : Completeness, optional
         What `measure` found.
     network : tuple
@@ -223,6 +226,7 @@ class SymmetryGroup:
     shears: tuple[Shear, ...] = ()
     frames: dict[str, Frame] = field(default_factory=dict)
     crossed: tuple[tuple[str, int], ...] = ()
+    singular: tuple[str, ...] = ()
     measured: Completeness | None = field(default=None, compare=False, repr=False)
     network: tuple[Any, ...] = field(default=(), compare=False, repr=False)
 

@@ -47,6 +47,7 @@ def loads(text: str) -> SymmetryGroup:
         shears=tuple(Shear(**_in_blocks(shear)) for shear in raw["shears"]),
         frames={n: Frame(**{**f, "terms": _terms(f)}) for n, f in raw["frames"].items()},
         crossed=tuple((site, axis) for site, axis in raw.get("crossed", [])),
+        singular=tuple(raw.get("singular", ())),
         measured=Completeness(**measured) if measured else None,
     )
 

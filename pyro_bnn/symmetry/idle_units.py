@@ -8,7 +8,7 @@ instead, and its inverse restores it exactly.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pyro_bnn.symmetry import action
 from pyro_bnn.symmetry.element import GroupElement
-from pyro_bnn.symmetry.group import SymmetryGroup
+from pyro_bnn.symmetry.group import Family, SymmetryGroup
 from pyro_bnn.symmetry.rows import occurrences, rows
 from pyro_bnn.symmetry.scaling import edges_of
 from pyro_bnn.symmetry.without_minimum import without_way_through
@@ -44,12 +44,7 @@ def take_out(
     batch = next(iter(params.values())).shape[0]
     element = group.identity(batch)
     count = torch.zeros(batch)
-    families = {
-        name: family
-        for name, family in group.kind("scale").items()
-        if {term.exponent > 0 for term in family.terms} == {True, False}
-        and not any(term.site in group.statistics for term in family.terms)
-    }
+    families = {n: f for n, f in between(group).items() if n not in group.singular}
     edges = edges_of(replace(group, families=families), params, None, True)
     if not families or not edges:
         return dict(params), element, count
@@ -59,14 +54,73 @@ def take_out(
         if not bool(mask.any()):
             continue
         count = count + mask.sum(-1).cpu()
-        for term in family.terms:
-            value = result[term.site].clone()
-            action.multiply_block(group, term, value, (~mask).to(value))
-            result[term.site] = value
+        result = emptied(group, result, family, mask)
     for site in group.shapes:
         if result[site] is not params[site]:
             element.added[site] = result[site].double() - params[site].double()
     return result, element, count
+
+
+def between(group: SymmetryGroup) -> dict[str, Family]:
+    """Return the scales of units with something that comes in and something that goes out."""
+    return {
+        name: family
+        for name, family in group.kind("scale").items()
+        if {term.exponent > 0 for term in family.terms} == {True, False}
+        and not any(term.site in group.statistics for term in family.terms)
+    }
+
+
+def emptied(
+    group: SymmetryGroup, params: Mapping[str, Tensor], family: Family, mask: Tensor
+) -> dict[str, Tensor]:
+    """Return the weights with those of the units of a mask ``(batch, size)`` set to zero."""
+    result = dict(params)
+    for term in family.terms:
+        value = result[term.site].clone()
+        action.multiply_block(group, term, value, (~mask).to(value))
+        result[term.site] = value
+    return result
+
+
+def singular(
+    group: SymmetryGroup, point: Mapping[str, Tensor], finite: Callable[[dict[str, Tensor]], bool]
+) -> tuple[str, ...]:
+    """Name the scales whose units cannot be emptied, since the function has no value there.
+
+    An example is a norm with a learned epsilon, which is zero over zero.
+
+    Parameters
+    ----------
+    group : SymmetryGroup
+    point : dict of str to Tensor
+        Generic weights, ``(1, *shape)`` for each site.
+    finite : callable
+        Whether the function has finite values at weights like `point`.
+
+    Returns
+    -------
+    tuple of str
+        All other scales may be emptied together.
+    """
+    families = between(group)
+    everything = {
+        name: torch.ones(1, family.size, dtype=torch.bool) for name, family in families.items()
+    }
+    whole = dict(point)
+    for name, family in families.items():
+        whole = emptied(group, whole, family, everything[name])
+    if finite(whole):
+        return ()
+    found = []
+    kept = dict(point)
+    for name, family in families.items():
+        tried = emptied(group, kept, family, everything[name])
+        if finite(tried):
+            kept = tried
+        else:
+            found.append(name)
+    return tuple(found)
 
 
 def idle_last(group: SymmetryGroup, params: Mapping[str, Tensor]) -> GroupElement:

@@ -16,6 +16,8 @@ from pyro_bnn.infer import MCMC, NUTS
 from pyro_bnn.logdensity import LogDensity
 from pyro_bnn.symmetry import OrbitMove, discover
 
+pytestmark = pytest.mark.slow
+
 UNITS, CHAINS, DRAWS = 3, 4, 200
 
 X = torch.linspace(-2, 2, 24, dtype=torch.float64)[:, None]

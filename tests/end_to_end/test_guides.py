@@ -26,7 +26,9 @@ SHORT = [
 ]
 
 
-@pytest.mark.parametrize(("recipe", "draws"), [("map", 1), ("swag", 6)])
+@pytest.mark.parametrize(
+    ("recipe", "draws"), [("map", 1), pytest.param("swag", 6, marks=pytest.mark.slow)]
+)
 def test_a_guide_makes_what_a_sampler_makes(command, script, tmp_path, recipe, draws):
     own = [f"--draws={draws}", "--set=run.segment_draws=4"]
     own += (

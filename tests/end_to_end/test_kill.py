@@ -27,12 +27,14 @@ ARGUMENTS = [
     "--no-report",
 ]
 
-# Imports once, then becomes `python -m pyro_bnn.infer` in a child at each line that it reads:
-# importing torch and Pyro takes longer than all that a child does.
+# Imports once, also what a run asks for on its way, then becomes `python -m pyro_bnn.infer` in a
+# child at each line that it reads: importing torch and Pyro takes longer than all that a child
+# does.
 HOST = """
 import os, runpy, shlex, sys
 import pyro_bnn.diagnostics, pyro_bnn.infer.cli.choosing, pyro_bnn.infer.cli.running
 import pyro_bnn.infer.cli.app
+import dask.array, sklearn.datasets, torch._dynamo
 sys.modules.pop("pyro_bnn.infer.__main__", None)
 print("ready", flush=True)
 for line in sys.stdin:
@@ -123,15 +125,16 @@ def stop_at_some_moment(host, run, arguments, number, moments):
     return len(segment_paths(run)) - before
 
 
-def test_killed_ten_times_over(host, whole, tmp_path):
+@pytest.mark.parametrize("times", [3, pytest.param(10, marks=pytest.mark.slow)])
+def test_killed_many_times_over(host, whole, tmp_path, times):
     run, moments = tmp_path / "run", random.Random()
     arguments, codes, gained = [*ARGUMENTS, "--out", run], [], []
-    for _ in range(10):
+    for _ in range(times):
         gained.append(stop_at_some_moment(host, run, arguments, signal.SIGKILL, moments))
         codes.append(host.exit_code())
         arguments = ["--resume", "--out", run]
         assert not (run / "trace.nc").exists()
-    assert codes == [-signal.SIGKILL] * 10
+    assert codes == [-signal.SIGKILL] * times
     # The kills fell into sampling, not only into warm-up.
     assert sum(gained) > 0
     host.start(*arguments, "--no-report")

@@ -60,6 +60,7 @@ BRIEF = [
 _HOST = """
 import os, resource, shlex, sys, traceback
 import pyro_bnn.diagnostics, pyro_bnn.infer.cli.choosing, pyro_bnn.infer.cli.running
+import dask.array, sklearn.datasets, torch._dynamo
 from pyro_bnn.infer.cli.app import main
 
 def become(log, limit, arguments):

@@ -11,6 +11,7 @@ from torch import nn
 from pyro_bnn.errors import UserError
 from pyro_bnn.symmetry import Quotient, discover
 from pyro_bnn.symmetry.computation import computation
+from pyro_bnn.symmetry.group_json import dumps, loads
 from pyro_bnn.trace import site_dataset
 
 NET = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 5), nn.LeakyReLU(), nn.Linear(5, 2))
@@ -78,3 +79,38 @@ def test_a_trace_gives_back_idle_units_from_its_posterior(group, theta):
     del done["posterior"]
     with pytest.raises(UserError, match="posterior"):
         quotient.restore(done)
+
+
+class Normed(nn.Module):
+    """A gate, and a norm with a learned epsilon: zero over zero where a unit is empty."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.gate, self.last = nn.Linear(4, 3), nn.Linear(3, 3), nn.Linear(3, 2)
+        self.eps = nn.Parameter(torch.ones(3))
+
+    def forward(self, x):
+        h = self.first(x)
+        h = h * torch.sigmoid(self.gate(h))
+        return self.last(torch.relu(h * torch.rsqrt(h.square().mean(0) + self.eps.abs())))
+
+
+def test_units_that_would_be_zero_over_zero_are_left():
+    generator = torch.Generator().manual_seed(0)
+    group, read = discover(Normed(), X), computation(Normed(), X)
+    assert group.singular
+    assert loads(dumps(group)).singular == group.singular
+    theta = {
+        name: torch.randn(2, *shape, generator=generator, dtype=torch.float64)
+        for name, shape in group.shapes.items()
+    }
+    theta["first.weight"][0, 1], theta["first.bias"][0, 1] = 0.0, 0.0
+    theta["gate.weight"][1, :, 2] = 0.0
+    canonical, element = Quotient(group).canonicalize(theta)
+    for k in range(2):
+        before = read({name: value[k] for name, value in theta.items()})
+        after = read({name: value[k] for name, value in canonical.items()})
+        torch.testing.assert_close(after, before, rtol=1e-10, atol=1e-10)
+    again, _ = Quotient(group).canonicalize(canonical)
+    assert largest(again, canonical) < 1e-8
+    assert largest(element.inverse().apply(canonical), theta) < 1e-10
