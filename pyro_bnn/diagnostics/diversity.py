@@ -269,8 +269,8 @@ def _class_products(part: Single) -> dict[str, Array]:
         feature *= scratch
     named = np.zeros(part.shape, np.float32)
     np.put_along_axis(named, part.argmax(axis=2)[..., None], 1, axis=2)
-    named = named.reshape(len(part), -1)
-    labels = (named @ named.T).astype(np.float64)
+    flat = named.reshape(len(part), -1)
+    labels = (flat @ flat.T).astype(np.float64)
     return {**found, "mutual_information": information, "disagreement": labels}
 
 
