@@ -58,7 +58,10 @@ SMALL = {
 }
 
 
-@pytest.mark.parametrize("name", SMALL)
+SLOW = pytest.param("resnet20_frn", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("name", [SLOW if name == "resnet20_frn" else name for name in SMALL])
 def test_lifted_in_a_batch_of_chains(name):
     build, shape = SMALL[name]
     seeded = torch.Generator().manual_seed(0)
