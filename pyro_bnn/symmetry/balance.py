@@ -164,7 +164,7 @@ def sweep(edges: Sequence[Edge], v: list[Tensor]) -> tuple[Tensor, Tensor]:
         if any(edge.nodes.count(node) > 1 for edge in edges):
             growth = growth.sqrt()
         v[node] = v[node] * growth
-        powers = {key: power for key, power in powers.items() if key[0] != node}
+        powers = {key: held for key, held in powers.items() if key[0] != node}
         worst = torch.maximum(worst, imbalance.amax(-1))
         factors = {exponent: power(growth, exponent) for exponent in masses}
         for number, exponent, share in shares:
