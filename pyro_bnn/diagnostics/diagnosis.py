@@ -28,7 +28,7 @@ from pyro_bnn.diagnostics.prediction import Prediction, point_prediction, poster
 from pyro_bnn.diagnostics.robustness import Robustness, robustness
 from pyro_bnn.diagnostics.sampler import Sampler, sampler
 from pyro_bnn.diagnostics.statements import Statement, statements
-from pyro_bnn.tasks import Map, in_threads
+from pyro_bnn.tasks import Map
 
 PAIRED_DRAWS = 64
 
@@ -98,7 +98,7 @@ def diagnose(
     trace: xr.DataTree,
     max_scalars: int = MAX_SCALARS,
     seed: int = SUBSET_SEED,
-    mapped: Map = in_threads,
+    mapped: Map = map,
 ) -> Diagnosis:
     """Compute every diagnostic of a trace.
 

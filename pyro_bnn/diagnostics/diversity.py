@@ -34,7 +34,7 @@ from scipy.stats import spearmanr
 from threadpoolctl import threadpool_limits
 
 from pyro_bnn.diagnostics.draws import Draws, usable_draws
-from pyro_bnn.tasks import Map, in_threads
+from pyro_bnn.tasks import Map
 
 MAX_MEMBERS = 1_000
 
@@ -115,7 +115,7 @@ def diversity(
     max_members: int = MAX_MEMBERS,
     progress: Progress | None = None,
     rows: slice | None = None,
-    mapped: Map = in_threads,
+    mapped: Map = map,
 ) -> Diversity | None:
     """Compare every pair of draws by what they predict, 256 inputs a task.
 
@@ -174,7 +174,7 @@ def pairwise(
     classes: bool,
     progress: Progress | None = None,
     inputs: int = 0,
-    mapped: Map = in_threads,
+    mapped: Map = map,
 ) -> dict[str, Array]:
     """Compare every pair of members over blocks of inputs.
 

@@ -22,7 +22,7 @@ from pyro_bnn.symmetry.shear import sheared
 from pyro_bnn.symmetry.sign import positive
 from pyro_bnn.symmetry.sort import Rule, margin, sort
 from pyro_bnn.symmetry.translation import settle
-from pyro_bnn.tasks import Map, in_threads
+from pyro_bnn.tasks import Map
 
 Scaling = Literal["min-mass", "unit-norm"]
 Permutation = Literal[
@@ -275,7 +275,7 @@ class Quotient:
         out: str | Path | None = None,
         *,
         source: Any = None,
-        mapped: Map = in_threads,
+        mapped: Map = map,
     ) -> xr.DataTree | Path:
         """Add the groups ``canonical_posterior`` and ``symmetry`` to a trace.
 

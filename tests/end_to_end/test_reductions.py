@@ -16,7 +16,6 @@ from pyro_bnn.diagnostics.diversity import TASK_INPUTS, diversity
 from pyro_bnn.diagnostics.quality import gap
 from pyro_bnn.infer.distributed import Scheduler
 from pyro_bnn.symmetry import Quotient, discover, labelled
-from pyro_bnn.tasks import in_threads
 from pyro_bnn.trace import open_trace, site_dataset, write_trace
 
 CHAINS, DRAWS, INPUTS = 4, 30, 2 * TASK_INPUTS + 100
@@ -106,17 +105,16 @@ def assert_equal(found, expected):
         np.testing.assert_array_equal(found[name], values, err_msg=name, strict=True)
 
 
-def test_threads_and_travel_change_no_bit(traces, net, small_tasks, two_threads):
+def test_travel_changes_no_bit(traces, net, small_tasks, two_threads):
     expected = everything(traces, net, map)
     assert len([name for name in expected if name.startswith("auto canonical")]) == 3
     assert np.isfinite(expected["auto canonical all"]).all()
-    for mapped in (in_threads, travelling):
-        assert_equal(everything(traces, net, mapped), expected)
+    assert_equal(everything(traces, net, travelling), expected)
 
 
 @pytest.mark.slow
 def test_two_workers_change_no_bit(traces, net, small_tasks, two_threads):
-    expected = everything(traces, net, in_threads)
+    expected = everything(traces, net, map)
     with Scheduler("local", workers=2, dashboard=False) as scheduler:
         assert_equal(everything(traces, net, scheduler.map), expected)
 

@@ -16,7 +16,7 @@ from pyro_bnn.diagnostics.comparison.seeds import over_seeds, recipe_key
 from pyro_bnn.diagnostics.comparison.table import Comparison
 from pyro_bnn.diagnostics.stacking import stacking_weights
 from pyro_bnn.errors import UserError
-from pyro_bnn.tasks import Map, in_threads
+from pyro_bnn.tasks import Map
 from pyro_bnn.trace import open_trace
 
 Run = str | Path | xr.DataTree
@@ -27,7 +27,7 @@ def compare(
     reference: Run | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
-    mapped: Map = in_threads,
+    mapped: Map = map,
 ) -> Comparison:
     """Put runs on one model script into one table.
 

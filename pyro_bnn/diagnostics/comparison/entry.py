@@ -26,7 +26,7 @@ from pyro_bnn.diagnostics.prediction import Prediction, posterior_prediction
 from pyro_bnn.diagnostics.quality import posterior_quality
 from pyro_bnn.diagnostics.sampler import sampler
 from pyro_bnn.errors import UserError
-from pyro_bnn.tasks import Map, in_threads
+from pyro_bnn.tasks import Map
 
 Array = NDArray[np.float64]
 
@@ -65,7 +65,7 @@ def entry(
     reference: xr.DataTree | None,
     resamples: int,
     seed: int,
-    mapped: Map = in_threads,
+    mapped: Map = map,
 ) -> Entry:
     """Compute the row of one run.
 

@@ -21,7 +21,7 @@ from pyro_bnn.diagnostics.quality.function_space import agreement, total_variati
 from pyro_bnn.diagnostics.quality.gap import Gap, Measure, pieces
 from pyro_bnn.diagnostics.quality.mmd import PERMUTATIONS, RESAMPLES, Mmd, mmd
 from pyro_bnn.errors import UserError
-from pyro_bnn.tasks import Map, in_threads
+from pyro_bnn.tasks import Map
 
 SAMPLES = 500
 WHOLE = "all"
@@ -87,7 +87,7 @@ def posterior_quality(
     seed: int = 0,
     device: torch.device | str = "cpu",
     by_layer: bool = True,
-    mapped: Map = in_threads,
+    mapped: Map = map,
 ) -> PosteriorQuality:
     """Compare a trace with a reference of the same model.
 

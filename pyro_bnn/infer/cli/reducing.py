@@ -9,13 +9,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pyro_bnn.infer.distributed import Scheduler
-from pyro_bnn.tasks import Map, in_threads
+from pyro_bnn.tasks import Map
 
 __all__ = ["reductions"]
 
 
 def reductions(scheduler: Scheduler, stage: str) -> Map:
-    """Return what maps tasks: over the workers of a scheduler, or over threads of this process.
+    """Return what maps tasks: over the workers of a scheduler, or one after another here.
 
     Parameters
     ----------
@@ -24,7 +24,7 @@ def reductions(scheduler: Scheduler, stage: str) -> Map:
     stage : str
         What the line in the terminal calls the tasks.
     """
-    mapped: Map = in_threads if scheduler.address == "none" else scheduler.map
+    mapped: Map = map if scheduler.address == "none" else scheduler.map
 
     def shown(function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[Any]:
         listed = list(tasks)

@@ -29,7 +29,7 @@ from pyro_bnn.infer.settings.quotient import QuotientSettings
 from pyro_bnn.logdensity import LogDensity
 from pyro_bnn.symmetry import OrbitMove, Quotient, SymmetryGroup, write_identities
 from pyro_bnn.symmetry.members import quotient_of_members
-from pyro_bnn.tasks import Map, in_threads
+from pyro_bnn.tasks import Map
 from pyro_bnn.trace import Collection, assemble, open_trace
 from pyro_bnn.trace.attributes import check_attributes
 
@@ -171,7 +171,7 @@ def quotient(
     density: LogDensity,
     trace: Path,
     settings: QuotientSettings,
-    mapped: Map = in_threads,
+    mapped: Map = map,
 ) -> None:
     """Add ``canonical_posterior``, ``symmetry``, ``identities`` and ``mode_line`` to a trace."""
     _map(group, settings).apply(trace, source=density, mapped=mapped)
@@ -193,7 +193,7 @@ def quotient_collection(
 
 
 def judge(
-    trace_file: Path, summary_file: Path, report_file: Path | None, mapped: Map = in_threads
+    trace_file: Path, summary_file: Path, report_file: Path | None, mapped: Map = map
 ) -> dict[str, float | int | str]:
     """Write the summary, and the report if it is wanted; return the summary.
 
