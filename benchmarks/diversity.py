@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from pyro_bnn.diagnostics.diversity import Single, pairwise
 
@@ -46,10 +45,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--inputs", type=int, default=10_000)
-    parser.add_argument("--threads", type=int)
     given = parser.parse_args()
-    if given.threads:
-        torch.set_num_threads(given.threads)
     members, inputs, classes = (100, 1_000, 20) if given.quick else (1_000, given.inputs, 100)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "predictions.f32"
