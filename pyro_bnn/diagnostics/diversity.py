@@ -217,14 +217,12 @@ def _means(
     """Add up what blocks of inputs have found, in their order."""
     sums: dict[str, Array] = {}
     done = 0
-    # One product a thread scales better than every thread on each product, and rounds alike.
-    with threadpool_limits(1, user_api="blas"):
-        for count, part in parts:
-            for name, values in part.items():
-                sums[name] = sums[name] + values if name in sums else values
-            done += count
-            if progress is not None:
-                progress(done, inputs)
+    for count, part in parts:
+        for name, values in part.items():
+            sums[name] = sums[name] + values if name in sums else values
+        done += count
+        if progress is not None:
+            progress(done, inputs)
     scales = {"distance": 1, "mutual_information": 4, "disagreement": 2}
     return {name: np.maximum(sums[name], 0.0) / (scales[name] * done) for name in sums}
 
@@ -233,7 +231,8 @@ def _sums(block: Single, classes: bool) -> tuple[int, dict[str, Array]]:
     """Sum squared distances of all pairs over the inputs of a block."""
     step = max(1, _COLUMNS // max(1, block.shape[2]))
     products: dict[str, Array] = {}
-    with threadpool_limits(1, user_api="blas"):  # a worker's own
+    # How products are split over threads changes how they are rounded.
+    with threadpool_limits(1, user_api="blas"):
         for start in range(0, block.shape[1], step):
             part = block[:, start : start + step]
             for name, found in (_class_products if classes else _products)(part).items():
