@@ -33,7 +33,7 @@ __all__ = ["WORTH_COMPILING", "LogDensity", "Rows", "Site"]
 
 # Chain-gradients from which on a run earns back the time of a compilation that starts from cold,
 # by the figures of benchmarks/gradient_vs_jax.py.
-WORTH_COMPILING = 500_000
+WORTH_COMPILING = 200_000
 
 Position = TypeVar("Position", Tensor, Mapping[str, Tensor])
 

@@ -136,19 +136,19 @@ def test_a_schedule_is_built_from_its_keys():
     ("tables", "compiled"),
     [
         ({"kernel": {"name": "hmc", "num_steps": 40}}, False),
-        ({"kernel": {"name": "hmc", "num_steps": 40}, "run": {"draws": 632}}, True),
-        ({"kernel": {"name": "hmc", "num_steps": 40}, "run": {"draws": 631}}, False),
+        ({"kernel": {"name": "hmc", "num_steps": 40}, "run": {"draws": 163}}, True),
+        ({"kernel": {"name": "hmc", "num_steps": 40}, "run": {"draws": 162}}, False),
         ({"kernel": {"name": "nuts"}}, False),
-        ({"kernel": {"name": "chees"}}, False),
-        ({"kernel": {"name": "chees"}, "run": {"draws": 1500}}, True),
+        ({"kernel": {"name": "chees"}, "run": {"draws": 100}}, False),
+        ({"kernel": {"name": "chees"}}, True),
         ({"kernel": {"name": "chees", "adapt_num_steps": False, "num_steps": 105}}, True),
         ({"kernel": {"name": "sgld", "steps_per_draw": 1000}, "run": {"draws": 1000}}, True),
         ({"kernel": {"name": "hmc"}, "run": {"compile": "always"}}, True),
         ({"kernel": {"name": "sgld", "steps_per_draw": 10**6}, "run": {"compile": "never"}}, False),
         ({"guide": {"name": "map"}}, False),
-        ({"guide": {"name": "map", "epochs": 3125}}, True),
-        ({"guide": {"name": "map", "epochs": 3124}}, False),
-        ({"guide": {"name": "map", "epochs": 31250, "batch_size": 2000}}, True),
+        ({"guide": {"name": "map", "epochs": 1250}}, True),
+        ({"guide": {"name": "map", "epochs": 1249}}, False),
+        ({"guide": {"name": "map", "epochs": 12500, "batch_size": 2000}}, True),
         ({"guide": {"name": "map"}, "run": {"compile": "always"}}, True),
         ({"guide": {"name": "map", "epochs": 99999}, "run": {"compile": "never"}}, False),
     ],
@@ -160,10 +160,10 @@ def test_a_run_is_compiled_where_it_is_long_enough(tables, compiled):
 def test_a_run_says_why_it_is_compiled_or_not():
     tables = {"kernel": {"name": "hmc", "num_steps": 40}}
     assert Recipe.parse(tables, "here").why_compiled(rows=1300) == (
-        "not compiled: some 192,000 are expected, and it pays from 500,000 on"
+        "not compiled: some 192,000 are expected, and it pays from 200,000 on"
     )
-    assert Recipe.parse(tables, "here", {"run.draws": 700}).why_compiled(rows=1300) == (
-        "compiled: some 544,000 are expected, and it pays from 500,000 on"
+    assert Recipe.parse(tables, "here", {"run.draws": 200}).why_compiled(rows=1300) == (
+        "compiled: some 224,000 are expected, and it pays from 200,000 on"
     )
     assert Recipe.parse(tables, "here", {"run.compile": "always"}).why_compiled(rows=1300) == (
         "compiled, as run.compile = always asks"
