@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
+from members import ensemble
 from numpy.typing import NDArray
-from study import Study, dataset, ensemble, posterior, predictions
+from study import Study, dataset, posterior, predictions
 
 from pyro_bnn import Split
 from pyro_bnn.diagnostics.diversity import Diversity, correlation, diversity
@@ -68,7 +69,7 @@ def main() -> None:
     training = Training(epochs=size.epochs, batch_size=64, optimiser="sgd", learning_rate=size.rate)
     density, data = posterior(size.script)
     guide = PointEstimate(density.chunked(1000), training)
-    trained = ensemble(guide, size.members, size.block, study.workers, study.seed)
+    trained = ensemble(study, guide, size.members, size.block)
     draws = trained.sample_posterior(1)
     (elsewhere, far), *_ = data.ood.items()
     splits = {"predictions": data.test, "predictions_ood": far}

@@ -7,24 +7,27 @@ its function, and one scaling has the least mass. A point estimate under a norma
 a network at the bottom of its loss with weight decay is at its minimum. One large ensemble stands
 beside the study's figures (``beside.md``); smaller ones vary the weight decay and the number of
 epochs (``--set sweep=0`` leaves them out). How they are trained is the recipe
-``inference/study/optunet_mnist.toml``.
+``inference/study/optunet_mnist.toml``. Finished networks are kept: after a kill, the same command
+with ``--resume`` trains what is left.
 """
 
 from __future__ import annotations
 
 import math
-import time
+import resource
+import sys
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from members import Members, fit
 from scipy.stats import pearsonr
-from study import ROOT, Draws, Study, accuracy, dataset, flat, posterior
+from study import ROOT, Draws, Study, accuracy, dataset, flat, posterior, symmetries
 
 from pyro_bnn.diagnostics.plots.style import BLUE, MUTED, ORANGE, chain_colours
 from pyro_bnn.infer.recipe import Recipe
-from pyro_bnn.symmetry import Quotient, discover
+from pyro_bnn.symmetry import Quotient
 
 # 1,000 OptuNets of Laurent et al. (2024), read off the vector figure of the authors' slides.
 STUDY = {"mass": 165.6, "minimum": 132.8, "excess": 26.8, "quartiles": (18.4, 27.9, 35.3)}
@@ -45,17 +48,15 @@ class Size(NamedTuple):
 QUICK, PAPER = Size(40, 8, 0, 0), Size(1000, 100, 0, 0)
 
 
-def train(
-    size: Size, decay: float, epochs: int, members: int, seed: int, workers: int
-) -> tuple[Draws, float]:
-    """Train OptuNets by their recipe at a weight decay; draws, and the seconds that it took."""
-    recipe = Recipe.read(RECIPE, {"guide.epochs": epochs, "guide.workers": workers})
+def train(study: Study, decay: float, epochs: int, count: int, seed: int) -> tuple[Draws, Members]:
+    """Train OptuNets by their recipe at a weight decay: draws, and how the training went."""
+    recipe = Recipe.read(RECIPE, {"guide.epochs": epochs, "guide.workers": study.workers})
     assert recipe.guide is not None
-    density, data = posterior("optunet_mnist", decay, size.rows)
+    density, data = posterior("optunet_mnist", decay, study.size.rows)
     density = density.chunked(1000).augmented(data.train.transform)
-    began = time.perf_counter()
-    trained = recipe.guide.ensemble(density, members).fit(seed=seed)
-    return trained.sample_posterior(1), time.perf_counter() - began
+    name = f"decay-{decay:g}-epochs-{epochs}-members-{count}"
+    trained = fit(study, recipe.guide.ensemble(density, count), name, seed)
+    return trained.ensemble.sample_posterior(1), trained
 
 
 def epochs_of(size: Size) -> int:
@@ -68,7 +69,7 @@ def epochs_of(size: Size) -> int:
 def measure(draws: Draws, decay: float, epochs: int, rows: int) -> list[dict[str, Any]]:
     """Return accuracy, mass and least mass of each network ``(draw, *shape)``."""
     density, data = posterior("optunet_mnist", decay, rows)
-    least = Quotient(discover(density), sign=False, permutation=None).reduce(draws)
+    least = Quotient(symmetries(density), sign=False, permutation=None).reduce(draws)
     table = zip(
         accuracy(density, draws, data).tolist(),
         mass(draws).tolist(),
@@ -96,11 +97,19 @@ def mass(draws: Draws) -> torch.Tensor:
     return torch.stack([v.double().square().flatten(1).sum(1) for v in draws.values()]).sum(0)
 
 
-def sweep(size: Size, seed: int, workers: int) -> dict[tuple[float, int], Draws]:
+def sweep(study: Study) -> dict[tuple[float, int], Draws]:
     """Train the small ensembles: each decay, for as many epochs and for twice as many."""
-    each = epochs_of(size)
-    settings = [(decay, epochs) for decay in DECAYS for epochs in (each, 2 * each)]
-    return {key: train(size, *key, size.sweep, seed + 1, workers)[0] for key in settings}
+    each, count = epochs_of(study.size), study.size.sweep
+    settings = [(decay, epochs) for decay in DECAYS for epochs in (each, 2 * each)] if count else []
+    return {key: train(study, *key, count, study.seed + 1)[0] for key in settings}
+
+
+def peak_memory() -> tuple[float, float]:
+    """Largest resident memory in MB: of this process, and of any of its workers, at most."""
+    whose = resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN
+    unit = 1 if sys.platform == "darwin" else 1024
+    here, worker = (resource.getrusage(who).ru_maxrss * unit / 1e6 for who in whose)
+    return here, worker
 
 
 def column(rows: list[dict[str, Any]], name: str) -> np.ndarray:
@@ -125,7 +134,9 @@ def draw_histogram(axes: Axes, rows: list[dict[str, Any]]) -> None:
         label = "quartiles of the study" if number == 0 else None
         axes.axvline(quartile, ls="--", lw=1, color=ORANGE, label=label)
     axes.set(xlabel="excess over the minimum, %", ylabel="networks")
-    axes.legend(frameon=False)
+    axes.set_ylim(top=1.25 * axes.get_ylim()[1])  # room for the legend
+    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.legend(frameon=False, loc="upper right")
 
 
 def draw_sweep(axes: Axes, small: dict[tuple[float, int], list[dict[str, Any]]]) -> None:
@@ -148,12 +159,9 @@ def main() -> None:
     study = Study.start(__doc__, QUICK, PAPER)
     size = study.size
     epochs = epochs_of(size)
-    large, seconds = train(size, DECAY, epochs, size.members, study.seed, study.workers)
+    large, training = train(study, DECAY, epochs, size.members, study.seed)
     rows = measure(flat(large), DECAY, epochs, size.rows)
-    small = {
-        key: measure(flat(draws), *key, size.rows)
-        for key, draws in (sweep(size, study.seed, study.workers) if size.sweep else {}).items()
-    }
+    small = {key: measure(flat(draws), *key, size.rows) for key, draws in sweep(study).items()}
     density, data = posterior("optunet_mnist", DECAY, size.rows)
     study.trace({"posterior": dataset(large, density)}, data=data.name, method="map")
     study.table([*rows, *(row for part in small.values() for row in part)])
@@ -166,8 +174,7 @@ def main() -> None:
     (study.out / "beside.md").write_text(beside(rows), encoding="utf-8")
     study.findings(
         *summary(rows, len(density.args[0]), data.name),
-        f"Their training took {seconds:.0f} s with {study.workers} processes, "
-        f"{seconds * study.workers / len(rows):.2f} s of a process each.",
+        cost(training, study.workers),
         *(sentence(key, part) for key, part in small.items()),
     )
 
@@ -187,15 +194,31 @@ def summary(rows: list[dict[str, Any]], images: int, name: str) -> list[str]:
         f"({STUDY['minimum']}), mean excess {excess.mean():.1f} % ({STUDY['excess']} %), quartiles "
         + " / ".join(f"{value:.1f}" for value in quartiles)
         + f" ({' / '.join(map(str, STUDY['quartiles']))}).",
-        f"{int((excess < 0.01).sum())} are at their minimum to 0.01 %; the least excess is "
-        f"{excess.min():.2f} %, and no unit is out of balance by more than "
-        f"{column(rows, 'imbalance').max():.0e} at what we call the minimum.",
+        f"{int((excess < 0.01).sum())} are at their minimum to 0.01 %; the excess reaches "
+        f"from {excess.min():.2f} % to {excess.max():.0f} %, and no unit is out of balance by more "
+        f"than {column(rows, 'imbalance').max():.0e} at what we call the minimum.",
         "The study trained on all 60,000 images by a recipe that it does not state.",
     ]
     if len(rows) > 2:
         found = pearsonr(column(rows, "mass"), column(rows, "minimum")).statistic
         lines.insert(2, f"Mass and minimum correlate by {found:.2f} (study: 0.95).")
     return lines
+
+
+def cost(training: Members, workers: int) -> str:
+    """Say what the training took."""
+    if training.count == 0:
+        return "All of them had been trained before."
+    here, worker = peak_memory()
+    processes = "one process" if workers == 1 else f"{workers} processes"
+    memory = f"{here:,.0f} MB in this process"
+    if workers > 1:
+        memory += f" and at most {worker:,.0f} MB in one of them"
+    return (
+        f"The training of {training.count:,} took {training.seconds:,.0f} s in {processes}, "
+        f"{training.seconds * workers / training.count:.2f} s of a process each; resident memory "
+        f"reached {memory}."
+    )
 
 
 def beside(rows: list[dict[str, Any]]) -> str:

@@ -18,11 +18,11 @@ import torch
 import xarray as xr
 from methods import Drawn, Effort, run
 from numpy.typing import NDArray
-from study import Draws, Study, dataset, flat, posterior
+from study import Draws, Study, dataset, flat, posterior, symmetries
 
 from pyro_bnn import LogDensity
 from pyro_bnn.diagnostics.plots.style import AMBER, BLUE, ORANGE
-from pyro_bnn.symmetry import Quotient, SymmetryGroup, align, discover
+from pyro_bnn.symmetry import Quotient, SymmetryGroup, align
 
 POINTS = 11
 FORMS = {"as they are": ORANGE, "sorted": AMBER, "aligned": BLUE}
@@ -105,7 +105,7 @@ def main() -> None:
     effort = Effort(size.members, size.draws, size.warmup, size.epochs)
     modes = run("map", density, effort._replace(draws=1), study.seed)
     chains = run("hmc", density, effort._replace(chains=size.chains), study.seed)
-    group = discover(density)
+    group = symmetries(density)
     chunked = density.chunked(2000)
     curves: dict[tuple[str, str], NDArray[np.float64]] = {}
     for kind, ends in pairs(modes, chains, size.pairs).items():

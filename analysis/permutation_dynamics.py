@@ -15,15 +15,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from members import ensemble
 from numpy.typing import NDArray
 from scipy.stats import kendalltau
-from study import Draws, Study, dataset, ensemble, flat, posterior
+from study import Draws, Study, dataset, flat, posterior, symmetries
 from torch import Tensor
 
 from pyro_bnn.diagnostics.plots.style import MUTED, chain_colours
 from pyro_bnn.infer.guides import PointEstimate, Training
 from pyro_bnn.infer.guides.descent import Parameters
-from pyro_bnn.symmetry import Quotient, SymmetryGroup, discover
+from pyro_bnn.symmetry import Quotient, SymmetryGroup
 
 MILESTONES = (0.5, 0.75)
 RULES = ("first", "max", "norm")
@@ -95,9 +96,9 @@ def main() -> None:
     )
     density, data = posterior(size.script, None, size.rows)
     guide = Path(density.chunked(1000), training)
-    trained = ensemble(guide, size.members, size.block, study.workers, study.seed)
+    trained = ensemble(study, guide, size.members, size.block)
     draws = trained.sample_posterior(size.epochs)
-    group = discover(density)
+    group = symmetries(density)
     found = {
         rule: {s: taus(p) for s, p in permutations(group, draws, rule).items()} for rule in RULES
     }
@@ -112,7 +113,7 @@ def main() -> None:
     )
     spaces = list(found["first"])
     edges = [round(share * size.epochs) for share in (0.0, *MILESTONES, 1.0)]
-    with study.figure(2.8, 3.4 * len(RULES)) as picture:
+    with study.figure(2.8, 2.9 * len(RULES)) as picture:
         for axes, rule in zip(picture.subplots(1, len(RULES), sharey=True), RULES, strict=True):
             for space, colour in zip(spaces, chain_colours(len(spaces)), strict=True):
                 values = found[rule][space]

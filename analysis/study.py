@@ -31,16 +31,16 @@ from pyro_bnn.datasets import ROOT_VARIABLE
 from pyro_bnn.diagnostics import metrics
 from pyro_bnn.diagnostics.plots import style
 from pyro_bnn.infer.cli.script import ModelScript
-from pyro_bnn.infer.guides import Ensemble, Guide
-from pyro_bnn.infer.guides.layer_start import init_to_layers
 from pyro_bnn.infer.guides.network import find_network
 from pyro_bnn.nn import Normal, categorical, lift
-from pyro_bnn.symmetry import discover
+from pyro_bnn.symmetry import SymmetryGroup, discover
 from pyro_bnn.trace import encode_attrs, site_dataset, write_trace
 
 ROOT = Path(__file__).parent.parent
 MODELS = ROOT / "models"
 NO_DECAY = 1e-9
+ROWS = 256  # on which symmetries are found
+AT_ONCE = 64  # networks whose predictions are in memory together
 
 Draws = dict[str, Tensor]
 
@@ -59,6 +59,8 @@ class Study:
         ``"quick"`` or ``"paper"``, with what was changed.
     workers, seed : int
         Processes, and the seed of everything.
+    resume : bool
+        Whether to go on with the training of members that was cut off.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Study:
     label: str
     workers: int
     seed: int
+    resume: bool
     started: float
 
     @classmethod
@@ -79,9 +82,11 @@ class Study:
         which.add_argument("--paper", action="store_true", help="the size of the paper")
         parser.add_argument("--data", type=Path, help=f"folder of the data sets ({ROOT_VARIABLE})")
         parser.add_argument("--out", type=Path, help="folder to write to (runs/study/NAME-SIZE)")
-        parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")
+        parser.add_argument("--workers", type=int, default=cores(), help="processes")
         parser.add_argument("--seed", type=int, default=0)
         parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
+        told = "go on with a training of members that was cut off"
+        parser.add_argument("--resume", action="store_true", help=told)
         chosen = parser.parse_args()
         if chosen.data is not None:
             os.environ[ROOT_VARIABLE] = str(chosen.data)
@@ -97,7 +102,8 @@ class Study:
         torch.set_num_threads(max(1, chosen.workers))
         torch.manual_seed(chosen.seed)
         label = ", ".join([label, *chosen.set])
-        return cls(name, out, size, label, chosen.workers, chosen.seed, time.perf_counter())
+        workers, seed, resume = chosen.workers, chosen.seed, chosen.resume
+        return cls(name, out, size, label, workers, seed, resume, time.perf_counter())
 
     def trace(self, groups: Mapping[str, xr.Dataset], name: str = "trace", **attrs: Any) -> Path:
         """Write groups as a trace of the given name and return its file."""
@@ -142,6 +148,13 @@ class Study:
         print(f"{text}\nwritten to {self.out}")
 
 
+def cores() -> int:
+    """Count the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def load(script: str) -> ModelScript:
     """Load a model script that ships."""
     return ModelScript.load(MODELS / f"{script}.py")
@@ -166,21 +179,19 @@ def posterior(script: str, decay: float | None = None, rows: int = 0) -> tuple[L
     return density, data
 
 
-def ensemble(guide: Guide, members: int, block: int, workers: int, seed: int) -> Ensemble:
-    """Train members from weights as layers start them, in blocks and in so many processes."""
-    guide.init_strategy = init_to_layers(guide.model)
-    trained = Ensemble(guide, members, block=block, retries=2, workers=workers)
-    return trained.fit(seed=seed)
-
-
 def flat(draws: Mapping[str, Tensor]) -> Draws:
     """Join the axes of chains and draws."""
     return {name: values.flatten(0, 1) for name, values in draws.items()}
 
 
+def symmetries(density: LogDensity) -> SymmetryGroup:
+    """Find the symmetries on a few rows: they are the network's, whatever the data."""
+    return discover(density.chunked(ROWS))
+
+
 def dataset(draws: Mapping[str, Tensor], density: LogDensity) -> xr.Dataset:
     """Name the axes of draws ``(chain, draw, *shape)`` by the symmetries of the network."""
-    return site_dataset(draws, discover(density).dims)
+    return site_dataset(draws, symmetries(density).dims)
 
 
 def probabilities(density: LogDensity, draws: Mapping[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
@@ -222,5 +233,10 @@ def scores(found: xr.Dataset, y: Tensor) -> dict[str, float]:
 
 def accuracy(density: LogDensity, draws: Mapping[str, Tensor], data: Data) -> Tensor:
     """Share of right answers on the test split of each draw, ``(draw,)``."""
-    found = probabilities(density, draws, data.test.x, data.test.y)
-    return (found.argmax(-1) == data.test.y).double().mean(1)
+    count = len(next(iter(draws.values())))
+    right = []
+    for at in range(0, count, AT_ONCE):
+        some = {name: values[at : at + AT_ONCE] for name, values in draws.items()}
+        found = probabilities(density, some, data.test.x, data.test.y)
+        right.append((found.argmax(-1) == data.test.y).double().mean(1))
+    return torch.cat(right)

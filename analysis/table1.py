@@ -19,14 +19,14 @@ import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
 from methods import Drawn, Effort, run
-from study import Study, dataset, posterior, predictions
+from study import Study, dataset, posterior, predictions, symmetries
 
 from pyro_bnn import LogDensity, UserError
 from pyro_bnn.data import Data
 from pyro_bnn.diagnostics import compare
 from pyro_bnn.diagnostics.convergence import convergence
 from pyro_bnn.diagnostics.plots.style import BLUE, MUTED
-from pyro_bnn.symmetry import Quotient, SymmetryGroup, discover
+from pyro_bnn.symmetry import Quotient, SymmetryGroup
 
 RECIPES = (
     "dropout",
@@ -154,7 +154,7 @@ def main() -> None:
     study = Study.start(__doc__, QUICK, PAPER)
     size = study.size
     density, data = posterior(size.script)
-    group = discover(density)
+    group = symmetries(density)
     efforts = {
         "ensemble": ("map", Effort(size.members, 1, 0, size.epochs)),
         "HMC": ("hmc", Effort(size.chains, size.long, size.long)),

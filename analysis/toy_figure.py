@@ -13,14 +13,16 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
+from members import ensemble
 from numpy.typing import NDArray
-from study import Draws, Study, dataset, ensemble, flat, posterior
+from study import Draws, Study, dataset, flat, posterior, symmetries
 
 from pyro_bnn.infer.guides import PointEstimate, Training
-from pyro_bnn.symmetry import GroupElement, Quotient, SymmetryGroup, discover
+from pyro_bnn.symmetry import GroupElement, Quotient, SymmetryGroup
 
 NORM = 3.0
 BINS, EXTENT = 85, 5.0
+TICKS = (-4, -2, 0, 2, 4)
 
 
 class Size(NamedTuple):
@@ -65,8 +67,7 @@ def draw(axes: Axes, points: NDArray[np.float64], title: str) -> None:
         linewidths=0.1,
     )
     axes.set(title=title, xlabel="weight of the first unit", aspect="equal")
-    axes.set(xlim=(-EXTENT, EXTENT), ylim=(-EXTENT, EXTENT), yticks=axes.get_xticks())
-    axes.set(xlim=(-EXTENT, EXTENT), ylim=(-EXTENT, EXTENT))
+    axes.set(xlim=(-EXTENT, EXTENT), ylim=(-EXTENT, EXTENT), xticks=TICKS, yticks=TICKS)
 
 
 def main() -> None:
@@ -83,11 +84,11 @@ def main() -> None:
     )
     density, _ = posterior("toy_two_blobs")
     guide = PointEstimate(density, training)
-    trained = ensemble(guide, size.members, size.block, study.workers, study.seed)
+    trained = ensemble(study, guide, size.members, size.block)
     every = flat(trained.sample_posterior(1))
     losses = -density.log_likelihood(density.unconstrain(every)) / density.rows
     kept = {name: values[losses <= size.loss] for name, values in every.items()}
-    group = discover(density)
+    group = symmetries(density)
     steps = {"raw": kept, "scales removed": scaled(group, kept)}
     steps["units sorted"] = in_order(group, steps["scales removed"])
     views = {
@@ -117,7 +118,7 @@ def main() -> None:
         f"nats a point or less.",
         "Half of them lie in "
         + ", ".join(f"{100 * value:.2f} % of the cells ({name})" for name, value in share.items())
-        + f" of a {BINS} x {BINS} histogram.",
+        + f" of a histogram of {BINS} x {BINS}.",
         f"Before sorting, {100 * above:.1f} % lie above the diagonal; after it, all.",
         f"The log likelihood changed by {change:.1e} at most in {len(before):,} networks.",
     )
