@@ -1,12 +1,13 @@
 """How blocks scale over workers: measured on 1 and 2, simulated for 1,000 tasks on up to 1,000.
 
-Run: python benchmarks/scaling.py; ``--quick`` takes two minutes.
+Run: python benchmarks/scaling.py, on two idle cores; ``--quick`` has shorter blocks.
 
 Blocks of the diabetes network are sampled by a local Dask cluster of 1 and of 2 workers, after each
-worker has imported and traced everything once; every task notes how long it took. What Dask adds to
-a task is the wall time of many empty tasks over their number. Then 1,000 tasks of the recorded
-lengths are dealt out to more workers by simulation: a worker that becomes free asks the scheduler,
-which serves one worker at a time and takes the measured overhead for it.
+worker has computed one of the same run, for which it imports and traces everything; every task notes
+how long it took. All blocks cost the same number of gradients. What Dask adds to a task is the wall
+time of many empty tasks over their number. Then 1,000 tasks of the recorded lengths are dealt out to
+more workers by simulation: a worker that becomes free asks the scheduler, which serves one worker at
+a time and takes the measured overhead for it.
 """
 
 from __future__ import annotations
@@ -19,34 +20,35 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from pyro_bnn.infer.cli.blocks import run_block, tasks_of
+from pyro_bnn.infer.cli.blocks import Task, run_block, tasks_of
 from pyro_bnn.infer.cli.rundir import RunDirectory
 from pyro_bnn.infer.cli.script import ModelScript
 from pyro_bnn.infer.distributed import Scheduler
 from pyro_bnn.infer.recipe import Recipe
 
 TASKS = 1_000
+LEAPFROGS = 20  # of a draw: by its length, a trajectory can have hundreds while step sizes adapt
 
 
-def timed(task: object) -> float:
+def timed(task: Task) -> float:
     """Run a block and return its seconds."""
     started = time.perf_counter()
-    run_block(task)  # type: ignore[arg-type]
+    run_block(task)
     return time.perf_counter() - started
 
 
-def claimed(folder: Path, blocks: int, draws: int, seed: int) -> tuple[Recipe, RunDirectory]:
-    """Begin a run of 8 chains a block."""
+def begun(folder: Path, blocks: int, draws: int) -> list[Task]:
+    """Begin a run of 8 chains a block and list its tasks."""
     script = ModelScript.load("models/diabetes_mlp.py")
-    settings = {"chains": 8 * blocks, "block": 8, "draws": draws, "warmup": draws, "seed": seed}
+    settings = {"chains": 8 * blocks, "block": 8, "draws": draws, "warmup": draws, "seed": 0}
     tables = {
-        "kernel": {"name": "hmc"},
+        "kernel": {"name": "hmc", "num_steps": LEAPFROGS},
         "run": settings | {"threads": 1, "segment_draws": draws},
     }
     recipe = Recipe.parse(tables, "the benchmark")
     run = RunDirectory(folder)
     run.claim(recipe, script)
-    return recipe, run
+    return tasks_of(recipe, run)
 
 
 def measured(workers: int, blocks: int, draws: int, empty: int) -> tuple[float, list[float], float]:
@@ -55,12 +57,19 @@ def measured(workers: int, blocks: int, draws: int, empty: int) -> tuple[float, 
         tempfile.TemporaryDirectory() as folder,
         Scheduler("local", workers=workers, dashboard=False) as scheduler,
     ):
-        # More than one a worker, so that each has had one.
-        warming = claimed(Path(folder) / "warm", 3 * workers, 2, seed=1)
-        list(scheduler.map(timed, tasks_of(*warming)))
-        tasks = tasks_of(*claimed(Path(folder) / "run", blocks, draws, seed=0))
+        # Of the same run, whose traced model a worker keeps; twice as many as workers, so that each
+        # has had one.
+        first = 2 * workers
+        tasks = begun(Path(folder), first + blocks, draws)
         started = time.perf_counter()
-        lengths = list(scheduler.map(timed, tasks))
+        warming = list(scheduler.map(timed, tasks[:first]))
+        print(
+            f"first blocks: {time.perf_counter() - started:.1f} s, of which the longest took "
+            f"{max(warming):.1f} s",
+            flush=True,
+        )
+        started = time.perf_counter()
+        lengths = list(scheduler.map(timed, tasks[first:]))
         wall = time.perf_counter() - started
         started = time.perf_counter()
         list(scheduler.map(abs, range(empty)))
