@@ -3,11 +3,11 @@
 Run: python benchmarks/scaling.py, on two idle cores; ``--quick`` has shorter blocks.
 
 Blocks of the diabetes network are sampled by a local Dask cluster of 1 and of 2 workers, after each
-worker has computed one of the same run, for which it imports and traces everything; every task notes
-how long it took. All blocks cost the same number of gradients. What Dask adds to a task is the wall
-time of many empty tasks over their number. Then 1,000 tasks of the recorded lengths are dealt out to
-more workers by simulation: a worker that becomes free asks the scheduler, which serves one worker at
-a time and takes the measured overhead for it.
+worker has computed one of the same run, for which it imports and traces everything; every task
+notes how long it took. All blocks cost the same number of gradients. What Dask adds to a task is
+the wall time of many empty tasks over their number. Then 1,000 tasks of the recorded lengths are
+dealt out to more workers by simulation: a worker that becomes free asks the scheduler, which serves
+one worker at a time and takes the measured overhead for it.
 """
 
 from __future__ import annotations
