@@ -1,14 +1,15 @@
 """Every method that ships, on one model: accuracy, NLL, Brier score, calibration error and time.
 
 Run: python analysis/all_methods.py [--model SCRIPT] [--out FOLDER] [--minutes M] [--quick]
+                                   [--only METHOD ...]
 
 Each recipe in inference/ is run by the command line into a directory of its own; a directory that
 holds a finished run is read instead, so that the table can be made again in seconds and a stopped
 study goes on. A recipe that refuses the model keeps its row, with the reason. All of them together
 take M minutes at most: guides run first, each recipe may take its share of the minutes that are
 left, and one that would take longer is stopped, its row says so, and the next call of this script
-goes on with it. `--quick` shortens every run to a few steps, to see that all of them work; its
-numbers mean nothing else.
+goes on with it. `--only` takes some recipes by name. `--quick` shortens every run to a few steps,
+to see that all of them work; its numbers mean nothing else.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def command(recipe: Path, model: Path, out: Path, *, quick: bool) -> list[str]:
     words = [sys.executable, "-m", "pyro_bnn.infer", str(model), "--recipe", str(recipe)]
     words += ["--out", str(out), "--no-report"]
     if (out / "recipe.toml").exists():
-        return [*words, "--resume"]
+        words.append("--resume")
     if quick:
         tables = tomllib.loads(recipe.read_text(encoding="utf-8"))
         draws = min(4, tables.get("run", {}).get("draws", 4))
@@ -71,12 +72,21 @@ def run_for(words: list[str], seconds: float) -> subprocess.CompletedProcess[str
     return subprocess.CompletedProcess(words, process.returncode, "", told)
 
 
+def chosen(only: list[str] | None) -> list[Path]:
+    """Return the recipes that are to run, guides first; all that ship, or those of some names."""
+    found = {path.stem: path for path in (ROOT / "inference").glob("*.toml")}
+    for name in only or ():
+        if name not in found:
+            sys.exit(f"there is no recipe {name!r} in inference/; there are {', '.join(found)}")
+    kept = [path for name, path in found.items() if not only or name in only]
+    return sorted(kept, key=lambda path: (not is_guide(path), path.stem))
+
+
 def rows(
-    model: Path, out: Path, minutes: float, *, quick: bool
+    recipes: list[Path], model: Path, out: Path, minutes: float, *, quick: bool
 ) -> Iterator[tuple[str, dict[str, Any] | str]]:
     """Yield the name of each method and its summary, or why it has none."""
     end = time.monotonic() + 60 * minutes
-    recipes = sorted((ROOT / "inference").glob("*.toml"), key=lambda p: (not is_guide(p), p.stem))
     for number, recipe in enumerate(recipes):
         run = out / recipe.stem
         if not (run / "summary.json").is_file():
@@ -121,11 +131,14 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=ROOT / "models" / "digits_mlp.py")
     parser.add_argument("--out", type=Path, default=Path("runs") / "all_methods")
     parser.add_argument("--minutes", type=float, default=20.0, help="of all methods together")
+    parser.add_argument("--only", nargs="+", metavar="METHOD", help="names of recipes")
     parser.add_argument("--quick", action="store_true")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    found = {}
-    for name, row in rows(arguments.model, arguments.out, arguments.minutes, quick=arguments.quick):
+    recipes, found = chosen(arguments.only), {}
+    for name, row in rows(
+        recipes, arguments.model, arguments.out, arguments.minutes, quick=arguments.quick
+    ):
         found[name] = row
         print(f"{name}: {'done' if isinstance(row, dict) else row}", file=sys.stderr, flush=True)
     text = table(found)
