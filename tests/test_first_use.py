@@ -11,6 +11,7 @@ import pytest
 import typer.main
 from typer.testing import CliRunner
 
+import pyro_bnn
 from pyro_bnn.errors import UserError
 from pyro_bnn.infer.cli.app import app
 from pyro_bnn.infer.cli.telling import console, told_in_a_sentence
@@ -25,9 +26,17 @@ def test_help_fits_80_columns_and_has_an_example(name):
     assert max(map(len, shown.output.splitlines())) <= 80
     assert "\x1b[" not in shown.output
     if name:
-        assert f"Example: pyro-bnn {name}" in " ".join(shown.output.split())
+        _, *lines = typer.main.get_command(app).commands[name].help.splitlines()
+        assert any(line.startswith(f"Example: pyro-bnn {name}") for line in lines)
+        # As they were written: where one is broken, a command cannot be copied.
+        assert {line for line in lines if line not in shown.output} == set()
     else:
         assert all(command in shown.output for command in COMMANDS)
+
+
+def test_the_version_is_told():
+    shown = CliRunner().invoke(app, ["--version"])
+    assert (shown.exit_code, shown.output) == (0, f"pyro_bnn {pyro_bnn.__version__}\n")
 
 
 def test_help_does_not_wait_for_torch():

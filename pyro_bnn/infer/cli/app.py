@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pyro_bnn import __version__
 from pyro_bnn.errors import UserError
 from pyro_bnn.infer.cli.comparing import compare
 from pyro_bnn.infer.cli.options import SchedulerOption, WorkersOption
@@ -29,6 +30,24 @@ app = typer.Typer(
     **_options,
 )
 alone = typer.Typer(add_completion=False, **_options)
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        console().print(f"pyro_bnn {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def every_command(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_tell_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
 
 
 @alone.command()
@@ -65,10 +84,10 @@ def infer(
 ) -> None:
     """Run a recipe on a model script: sample, quotient, judge.
 
-    Without arguments it infers a 64-32-10 network on scikit-learn's handwritten digits, in about
-    two minutes on two cores.
+    Without arguments it infers a 64-32-10 network on scikit-learn's handwritten
+    digits, in about two minutes on two cores.
 
-    Example: pyro-bnn infer models/diabetes_mlp.py --chains 8 --draws 300 --out runs/diabetes
+    Example: pyro-bnn infer models/diabetes_mlp.py --chains 8 --out runs/diabetes
     """
     from pyro_bnn.datasets import ROOT_VARIABLE
     from pyro_bnn.infer.cli.choosing import assignment, chosen_run
@@ -154,10 +173,11 @@ def quotient(
 ) -> None:
     """Find the symmetries of the network and put every draw in canonical form.
 
-    Adds the groups canonical_posterior and symmetry to the trace, and identities, which compare
-    the draws with what the symmetries say about any posterior of the network. What is not given
-    is as in the recipe of the run. Where units are matched (all orders but sort), draws from the
-    prior that went through the same procedure are added as canonical_prior.
+    Adds the groups canonical_posterior and symmetry to the trace, and identities,
+    which compare the draws with what the symmetries say about any posterior of
+    the network. What is not given is as in the recipe of the run. Where units
+    are matched (all orders but sort), draws from the prior that went through the
+    same procedure are added as canonical_prior.
 
     Example: pyro-bnn quotient runs/diabetes --permutation align
     """
@@ -219,7 +239,7 @@ def import_(
 
     Files that cannot be read or do not fit the model are left out and named.
 
-    Example: pyro-bnn import downloads --model models/digits_mlp.py --out downloads.nc
+    Example: pyro-bnn import downloads --model models/digits_mlp.py --out nets.nc
     """
     from pyro_bnn.infer.cli.script import ModelScript
     from pyro_bnn.infer.cli.stages import declare
@@ -257,7 +277,8 @@ def new(
 ) -> None:
     """Write a model script, a recipe and a README to start from.
 
-    Words and whole numbers of few distinct values are classes; any other target is a quantity.
+    Words and whole numbers of few distinct values are classes; any other target
+    is a quantity.
 
     Example: pyro-bnn new wine --table wine.csv --target quality
     """

@@ -25,7 +25,7 @@ def compare(
 ) -> None:
     """Put runs on one model script into one table.
 
-    Example: pyro-bnn compare runs/hmc runs/nuts --reference runs/long --out table.html
+    Example: pyro-bnn compare runs/hmc runs/nuts --reference runs/long
     """
     from pyro_bnn.diagnostics.comparison import compare as side_by_side
     from pyro_bnn.infer.cli.reducing import reductions
