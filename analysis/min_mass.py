@@ -45,7 +45,7 @@ class Size(NamedTuple):
     rows: int
 
 
-QUICK, PAPER = Size(40, 8, 0, 0), Size(1000, 100, 0, 0)
+QUICK, PAPER = Size(40, 4, 0, 0), Size(1000, 100, 0, 0)
 
 
 def train(study: Study, decay: float, epochs: int, count: int, seed: int) -> tuple[Draws, Members]:

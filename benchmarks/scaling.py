@@ -91,7 +91,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
     given = parser.parse_args()
-    blocks, draws, empty = (4, 20, 100) if given.quick else (16, 200, 1_000)
+    blocks, draws, empty = (4, 10, 100) if given.quick else (16, 50, 1_000)
     walls = {}
     for workers in (1, 2):
         wall, lengths, overhead = measured(workers, blocks, draws, empty)
