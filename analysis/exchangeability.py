@@ -36,7 +36,7 @@ class Size(NamedTuple):
     epochs: int
 
 
-QUICK = Size("digits_mlp", 512, 16, 100, 100, 60)
+QUICK = Size("digits_mlp", 320, 8, 60, 60, 60)
 PAPER = Size("optunet_mnist", 1000, 64, 1000, 1000, 100)
 
 

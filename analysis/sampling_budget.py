@@ -32,7 +32,7 @@ class Size(NamedTuple):
     epochs: int
 
 
-QUICK, PAPER = Size("digits_mlp", 16, 64, 100, 60), Size("optunet_mnist", 64, 1024, 1000, 100)
+QUICK, PAPER = Size("digits_mlp", 8, 64, 60, 60), Size("optunet_mnist", 64, 1024, 1000, 100)
 
 METHODS = {"NUTS": "nuts", "MCLMC from members": "mclmc", "ensemble": "map", "SWAG": "swag"}
 SAMPLERS = ("NUTS", "MCLMC from members")

@@ -59,7 +59,7 @@ class Size(NamedTuple):
     resamples: int
 
 
-QUICK = Size("digits_mlp", 100, 10, 100, 50, 200, 16, 100, 100)
+QUICK = Size("digits_mlp", 100, 10, 60, 50, 100, 8, 100, 100)
 PAPER = Size("optunet_mnist", 100, 10, 1000, 100, 1000, 64, 1000, 1000)
 
 

@@ -34,7 +34,7 @@ class Size(NamedTuple):
     warmup: int
 
 
-QUICK, PAPER = Size("digits_mlp", 8, 50, 80), Size("optunet_mnist", 32, 500, 500)
+QUICK, PAPER = Size("digits_mlp", 8, 30, 50), Size("optunet_mnist", 32, 500, 500)
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ import os
 import runpy
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -53,11 +54,17 @@ STUDIES = {
 }
 
 
-def run_study(name: str, out: Path, *words: str) -> None:
+def start_study(name: str, out: Path, *words: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, str(ROOT / "analysis" / f"{name}.py"), "--out", str(out), *words]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment)
+
+
+def run_study(name: str, out: Path, *words: str) -> None:
+    process = start_study(name, out, *words)
+    _, told = process.communicate()
+    assert process.returncode == 0, told
 
 
 def examine(name: str, out: Path) -> None:
@@ -88,6 +95,24 @@ def test_runs_at_a_tiny_size(name, tmp_path):
     words = [word for size in sizes for word in ("--set", size)]
     run_study(name, tmp_path / "out", "--workers", "1", *words)
     examine(name, tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_a_study_that_is_killed_while_it_trains_goes_on_by_resume(tmp_path):
+    sizes = ["members=8", "sweep=0", "epochs=1", "rows=256"]  # two blocks
+    words = ["--workers", "1", *(word for size in sizes for word in ("--set", size))]
+    run_study("min_mass", tmp_path / "whole", *words)
+    out = tmp_path / "killed"
+    process = start_study("min_mass", out, *words)
+    while not list(out.glob("training/*/members/*")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    assert not (out / "table.csv").exists()
+    run_study("min_mass", out, *words, "--resume")
+    found, expected = ((one / "table.csv").read_bytes() for one in (out, tmp_path / "whole"))
+    assert found == expected
 
 
 @pytest.mark.study
