@@ -218,6 +218,14 @@ def predictions(density: LogDensity, draws: Mapping[str, Tensor], split: Split) 
     return xr.Dataset({"mean": (dims, mean.numpy())}, attrs={"likelihood": kind})
 
 
+def judged(density: LogDensity, draws: Mapping[str, Tensor], split: Split) -> xr.Dataset:
+    """Add to `predictions` the log probability of the labels, by which convergence is judged."""
+    found = predictions(density, draws, split)
+    labels = xr.DataArray(split.y.numpy(), dims="test")
+    right = found["mean"].isel({"class": labels})
+    return found.assign(log_predictive=np.log(right + 1e-30))
+
+
 def scores(found: xr.Dataset, y: Tensor) -> dict[str, float]:
     """Accuracy, negative log likelihood, Brier score and calibration of the mean prediction."""
     mean = found["mean"].mean(("chain", "draw")).to_numpy().astype(np.float64)

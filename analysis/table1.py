@@ -19,7 +19,7 @@ import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
 from methods import Drawn, Effort, run
-from study import Study, dataset, posterior, predictions, symmetries
+from study import Study, dataset, judged, posterior, predictions, symmetries
 
 from pyro_bnn import LogDensity, UserError
 from pyro_bnn.data import Data
@@ -69,12 +69,9 @@ def tree(
     """Return a trace with canonical weights and predictions."""
     groups = {
         "posterior": dataset(drawn.draws, density),
-        "predictions": predictions(density, drawn.draws, data.test),
+        "predictions": judged(density, drawn.draws, data.test),
         "predictions_constant_data": xr.Dataset({"y": ("test", data.test.y.numpy())}),
     }
-    labels = data.test.y.numpy()
-    right = groups["predictions"]["mean"].to_numpy()[:, :, np.arange(len(labels)), labels]
-    groups["predictions"]["log_predictive"] = (("chain", "draw", "test"), np.log(right + 1e-30))
     for split in list(data.ood.values())[:1]:
         groups["predictions_ood"] = predictions(density, drawn.draws, split)
     made = xr.DataTree.from_dict(groups)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 from methods import Effort, run
-from study import Study, dataset, posterior, predictions, scores
+from study import Study, dataset, judged, posterior, scores
 
 from pyro_bnn.diagnostics.convergence import convergence
 from pyro_bnn.diagnostics.plots.style import BLUE, MUTED, ORANGE
@@ -52,9 +52,10 @@ def main() -> None:
             tempered = density.tempered(**{kind: temperature})
             effort = Effort(size.chains, size.draws, size.warmup)
             drawn = run("hmc", tempered, effort, study.seed)
-            found = predictions(density, drawn.draws, data.test)
+            found = judged(density, drawn.draws, data.test)
             functions = convergence(xr.DataTree.from_dict({"predictions": found}), "function", 500)
-            rhat = float("nan") if functions is None else float(np.nanmax(functions.rhat))
+            assert functions is not None
+            rhat = float(np.nanmax(functions.rhat))
             name = (
                 "posterior" if kind == "posterior" and temperature == 1 else f"{kind}_{temperature}"
             )

@@ -72,6 +72,7 @@ def examine(name: str, out: Path) -> None:
     table = pd.read_csv(out / "table.csv")
     assert len(table) > 0
     assert bool(table[column].between(least, most).all())
+    assert "rhat" not in table or bool(table["rhat"].notna().all())
     assert (out / "figure.png").read_bytes().startswith(b"\x89PNG")
     assert len((out / "findings.md").read_text(encoding="utf-8")) > 100
     with xr.open_datatree(out / "trace.nc") as trace:
