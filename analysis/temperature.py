@@ -21,6 +21,7 @@ from pyro_bnn.diagnostics.convergence import convergence
 from pyro_bnn.diagnostics.plots.style import BLUE, MUTED, ORANGE
 
 TEMPERATURES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+TITLES = {"nll": "NLL", "accuracy": "accuracy", "ece": "ECE"}
 KINDS = {"posterior": BLUE, "likelihood": ORANGE}
 CONVERGED = 1.1
 
@@ -72,19 +73,19 @@ def main() -> None:
     study.trace(groups, data=data.name)
     study.table(rows)
     with study.figure(2.9, 9.0) as picture:
-        for axes, score in zip(picture.subplots(1, 3), ("nll", "accuracy", "ece"), strict=True):
+        for axes, score in zip(picture.subplots(1, 3), TITLES, strict=True):
             for kind, colour in KINDS.items():
                 curve = [row for row in rows if row["tempered"] == kind]
                 x = [row["temperature"] for row in curve]
                 y = [row[score] for row in curve]
-                axes.plot(x, y, color=colour, label=f"{kind} tempered")
+                axes.plot(x, y, color=colour, label=kind)
                 for row, value in zip(curve, y, strict=True):
                     fill = colour if row["rhat"] <= CONVERGED else "white"
                     axes.plot(row["temperature"], value, "o", color=colour, mfc=fill, ms=5)
             axes.axvline(1.0, ls="--", lw=0.8, color=MUTED)
-            axes.set(xscale="log", xlabel="temperature", title=score)
+            axes.set(xscale="log", xlabel="temperature", title=TITLES[score])
             axes.set_xticks(TEMPERATURES, [f"{t:g}" for t in TEMPERATURES])
-        picture.axes[0].legend(frameon=False)
+        picture.axes[0].legend(frameon=False, title="tempered", loc="upper left")
     study.findings(
         f"{size.script} on {data.name}, HMC with {size.chains} chains of {size.draws} draws at "
         "each temperature.",
