@@ -15,6 +15,7 @@ from pyro_bnn.errors import UserError
 from pyro_bnn.symmetry import translation
 from pyro_bnn.symmetry.element import GroupElement
 from pyro_bnn.symmetry.group import SymmetryGroup
+from pyro_bnn.symmetry.required_sites import require_sites
 
 BLOCK_BYTES = 4 * 2**20
 SAMPLE_DIMS = ("chain", "draw")
@@ -59,8 +60,6 @@ def restore(trace: xr.DataTree) -> xr.Dataset:
 
 def posterior_of(trace: xr.DataTree, group: SymmetryGroup) -> xr.Dataset:
     """Return the posterior of a trace, checked against the sites of a network."""
-    from pyro_bnn.symmetry.quotient import require_sites
-
     if "posterior" not in trace.children:
         raise UserError("the trace has no group 'posterior': was the run finished?")
     posterior = trace["posterior"].to_dataset()

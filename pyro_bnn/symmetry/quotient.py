@@ -17,6 +17,7 @@ from pyro_bnn.symmetry.element import GroupElement
 from pyro_bnn.symmetry.group import SymmetryGroup
 from pyro_bnn.symmetry.idle_units import idle_last, take_out
 from pyro_bnn.symmetry.matching import Matcher, Reference
+from pyro_bnn.symmetry.required_sites import require_sites
 from pyro_bnn.symmetry.scaling import Scaled, min_mass, unit_norm
 from pyro_bnn.symmetry.shear import sheared
 from pyro_bnn.symmetry.sign import positive
@@ -213,7 +214,7 @@ class Quotient:
         after : dict of str to Tensor, optional
             ``Canonical.last`` of the draws before these.
         """
-        self._check(params)
+        require_sites(self.group, {site: tuple(t.shape[1:]) for site, t in params.items()})
         if self.permutation == "activation-matching" and self.activations is None:
             raise UserError(
                 "activation matching needs to see the network: give Quotient the argument "
@@ -335,52 +336,10 @@ class Quotient:
         batch = next(iter(params.values())).shape[0]
         return Scaled(group.identity(batch), torch.zeros(batch), torch.zeros(batch))
 
-    def _check(self, params: Mapping[str, Tensor]) -> None:
-        require_sites(self.group, {site: tuple(t.shape[1:]) for site, t in params.items()})
-
     def _not_finite(self, params: Mapping[str, Tensor]) -> Tensor:
         sites = [params[site] for site in self.group.shapes]
         bad = [~torch.isfinite(t[..., None]).flatten(1).all(-1) for t in sites]
         return torch.stack(bad).any(0) if bad else torch.zeros(0, dtype=torch.bool)
-
-
-def require_sites(group: SymmetryGroup, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Check that draws have the sites of the network, in their shapes.
-
-    Parameters
-    ----------
-    group : SymmetryGroup
-    shapes : dict of str to tuple of int
-        Shape of each site of the draws, without chain and draw axes.
-
-    Raises
-    ------
-    UserError
-        If a site is missing or has another shape.
-    """
-    missing = [site for site in group.shapes if site not in shapes]
-    if missing and set(missing) <= set(group.statistics):
-        raise UserError(
-            f"the draws lack {_listed(missing)}, running statistics of batch norm, without which "
-            "the network is not known: save state_dict() and not parameters() alone, or compute "
-            "them anew by a pass over the training data in training mode"
-        )
-    if missing:
-        raise UserError(
-            f"the draws lack {_listed(missing)}, which the network has: "
-            "was the trace made from another model?"
-        )
-    for site, shape in group.shapes.items():
-        if tuple(shapes[site]) != shape:
-            raise UserError(
-                f"site {site!r} has shape {tuple(shapes[site])} in the draws and {shape} in the "
-                "network: was the trace made from another model?"
-            )
-
-
-def _listed(sites: list[str]) -> str:
-    more = f" and {len(sites) - 3} more" if len(sites) > 3 else ""
-    return ", ".join(repr(site) for site in sites[:3]) + more
 
 
 def _one_of(name: str, value: str | None, allowed: tuple[str, ...]) -> None:
