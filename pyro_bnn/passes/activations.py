@@ -10,9 +10,9 @@ import torch
 from torch.fx import GraphModule, Node
 
 from pyro_bnn.passes.rewrite import (
-    SAME_ORDER,
     call,
     finish,
+    readers,
     renew_shapes,
     replace,
     shape,
@@ -77,33 +77,22 @@ def _read(pool: Node) -> _Pooled | None:
     activation = through_views(source)
     if activation.target not in _DERIVATIVES or shape(activation)[-2:] != shape(source)[-2:]:
         return None
-    readers = _readers(activation)
+    found = readers(activation)
     derivative = _DERIVATIVES[activation.target]
-    unpools = [user for user, _ in readers if user.target is _UNPOOL]
-    slopes = [user for user, _ in readers if user.target is derivative]
-    if not unpools and not slopes and len(readers) == 1:
+    unpools = [user for user, _ in found if user.target is _UNPOOL]
+    slopes = [user for user, _ in found if user.target is derivative]
+    if not unpools and not slopes and len(found) == 1:
         return _Pooled(pool, activation, None, None)
-    if len(readers) != 3 or len(unpools) != 1 or len(slopes) != 1:
+    if len(found) != 3 or len(unpools) != 1 or len(slopes) != 1:
         return None
     (unpool,), (slope,) = unpools, slopes
     above = slope.args[0]
     assert isinstance(above, Node)
     if through_views(above) is not unpool or slope.args[1] is not activation:
         return None
-    if len(_readers(unpool)) != 1 or not _same_window(pool, unpool):
+    if len(readers(unpool)) != 1 or not _same_window(pool, unpool):
         return None
     return _Pooled(pool, activation, unpool, slope)
-
-
-def _readers(node: Node) -> list[tuple[Node, Node]]:
-    """Go through what reads a node, through views: the reader, and what it reads."""
-    found: list[tuple[Node, Node]] = []
-    for user in node.users:
-        if user.target in SAME_ORDER:
-            found += _readers(user)
-        else:
-            found.append((user, node))
-    return found
 
 
 def _same_window(pool: Node, unpool: Node) -> bool:
@@ -173,9 +162,9 @@ def _move_bias(module: GraphModule, pool: Node) -> None:
     bias, x = (first, second) if shape(second) == shape(addition) else (second, first)
     if shape(x) != shape(addition) or not _is_even(bias, addition):
         return
-    readers = [user for user, _ in _readers(addition)]
-    unpools = [user for user in readers if user.target is _UNPOOL]
-    if len(readers) != 1 + len(unpools) or any(not _same_window(pool, u) for u in unpools):
+    found = [user for user, _ in readers(addition)]
+    unpools = [user for user in found if user.target is _UNPOOL]
+    if len(found) != 1 + len(unpools) or any(not _same_window(pool, u) for u in unpools):
         return
     with graph.inserting_before(pool):
         images = call(graph, _aten.reshape.default, x, [*shape(source)])
@@ -203,7 +192,7 @@ def _sum_before(graph: Any, unpool: Node, addition: Node) -> None:
     """Sum over images what was before it was put in its place among zeros, not after."""
     gradient = unpool.args[0]
     assert isinstance(gradient, Node)
-    for total, read in _readers(unpool):
+    for total, read in readers(unpool):
         if total.target is not _aten.sum.dim_IntList or shape(read) != shape(addition):
             continue
         rank = len(shape(read))

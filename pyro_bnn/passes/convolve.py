@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pyro_bnn.passes.patches import Geometry, by_group, data_last, pad, size
+from pyro_bnn.passes.patches import Geometry, by_group, data_last, pad, size, unpad
 
 __all__ = ["convolve", "convolve_inputs", "convolve_weights"]
 
@@ -103,10 +103,7 @@ def _convolve_inputs(
     for filter_, target, slope in zip(filters, targets, slopes, strict=True):
         for band in geometry.bands(geometry.taps(channels), data):
             geometry.add_up(filter_ @ slope[:, geometry.columns(band, data)], target, band)
-    inner = padded[
-        :, :, padding[0] : padding[0] + height, padding[1] : padding[1] + width
-    ].contiguous()
-    return inner.permute(0, 4, 1, 2, 3)
+    return unpad(padded, padding)
 
 
 def _empty(like: Tensor, chains: int, channels: int, image: tuple[int, int]) -> Tensor:

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from pyro_bnn.passes.patches import Geometry, by_group, data_last, pad, size
+from pyro_bnn.passes.patches import Geometry, by_group, data_last, pad, size, unpad
 
 __all__ = ["MOST_PIXELS", "convolve_pool", "pooled_inputs", "pooled_weights", "work_ratio"]
 
@@ -216,10 +216,7 @@ def _pooled_inputs(
             spread = w.new_empty(pixels, each, columns.stop - columns.start)
             _unpool(slopes[index, :, columns], won[index, :, columns], spread)
             geometry.add_up(filters[index] @ spread.view(pixels * each, -1), target, band)
-    inner = padded[
-        :, :, padding[0] : padding[0] + height, padding[1] : padding[1] + width
-    ].contiguous()
-    return inner.permute(0, 4, 1, 2, 3)
+    return unpad(padded, padding)
 
 
 def _shares(filters: int, images: int) -> Iterator[range]:

@@ -18,9 +18,9 @@ from pyro_bnn.passes.convolve_pool import (
     work_ratio,
 )
 from pyro_bnn.passes.rewrite import (
-    SAME_ORDER,
     call,
     finish,
+    readers,
     renew_shapes,
     replace,
     shape,
@@ -31,6 +31,7 @@ from pyro_bnn.passes.rewrite import (
 __all__ = ["fuse_pools"]
 
 _aten = torch.ops.aten
+_TRANSPOSE = _aten.transpose.int
 
 # The multiplications of a pooled convolution over those of the convolution alone up to which the
 # better shape of its products pays for them.
@@ -92,8 +93,13 @@ def _read(pool: Node) -> _Pooled | None:
         return None
     if any(user.args[1] not in (0, 1) for user in pool.users):
         return None
-    indices = [reader for user in pool.users if user.args[1] == 1 for reader in _readers(user)]
-    others = [reader for reader in _readers(convolution) if reader is not pool]
+    indices = [
+        reader
+        for user in pool.users
+        if user.args[1] == 1
+        for reader, _ in readers(user, _TRANSPOSE)
+    ]
+    others = [reader for reader, _ in readers(convolution, _TRANSPOSE) if reader is not pool]
     if not indices and not others:
         return _Pooled(convolution, pool, window, step, None, [])
     unpool = indices[0] if indices else None
@@ -104,7 +110,7 @@ def _read(pool: Node) -> _Pooled | None:
         or _planes(unpool.args[1]) is not convolution  # type: ignore[arg-type]
     ):
         return None
-    slopes = _readers(unpool)
+    slopes = [reader for reader, _ in readers(unpool, _TRANSPOSE)]
     for slope in slopes:
         if slope.target not in (convolve_inputs, convolve_weights):
             return None
@@ -131,19 +137,10 @@ def _pair(value: Any) -> list[int]:
     return values * 2 if len(values) == 1 else values
 
 
-def _readers(node: Node) -> list[Node]:
-    """Go through what reads a node, through views and transpositions."""
-    found: list[Node] = []
-    for user in node.users:
-        views = user.target in SAME_ORDER or user.target is _aten.transpose.int
-        found += _readers(user) if views else [user]
-    return found
-
-
 def _planes(images: Node) -> Node | None:
     """Follow ``(chain * unit, data, height, width)`` back to ``(chain, data, unit, ...)``."""
     flipped = through_views(images)
-    if flipped.target is not _aten.transpose.int or tuple(flipped.args[1:]) != (1, 2):
+    if flipped.target is not _TRANSPOSE or tuple(flipped.args[1:]) != (1, 2):
         return None
     chains, units, *rest = shape(flipped)
     source = flipped.args[0]
@@ -153,7 +150,7 @@ def _planes(images: Node) -> Node | None:
 
 def _chains_first(images: Node) -> Node | None:
     """Follow ``(chain, data, unit, height, width)`` back to ``(chain * unit, data, ...)``."""
-    if images.target is not _aten.transpose.int or tuple(images.args[1:]) != (1, 2):
+    if images.target is not _TRANSPOSE or tuple(images.args[1:]) != (1, 2):
         return None
     split = images.args[0]
     assert isinstance(split, Node)
@@ -170,7 +167,7 @@ def _replace(found: _Pooled) -> None:
         both = call(graph, convolve_pool, x, w, *way)
         maxima, winners = (call(graph, operator.getitem, both, place) for place in (0, 1))
         chains, data, units, *size = shape(maxima)
-        flipped = call(graph, _aten.transpose.int, maxima, 1, 2)
+        flipped = call(graph, _TRANSPOSE, maxima, 1, 2)
         planes = call(graph, _aten.reshape.default, flipped, [chains * units, data, *size])
     for user in list(found.pool.users):
         if user.args[1] == 0:
@@ -180,6 +177,6 @@ def _replace(found: _Pooled) -> None:
         above, (_, kept, sizes) = found.unpool.args[0], slope.args[:3]
         with graph.inserting_before(slope):
             split = call(graph, _aten.reshape.default, above, [chains, units, data, *size])
-            gradient = call(graph, _aten.transpose.int, split, 1, 2)
+            gradient = call(graph, _TRANSPOSE, split, 1, 2)
             kernel = pooled_inputs if slope.target is convolve_inputs else pooled_weights
             replace(slope, call(graph, kernel, gradient, winners, kept, sizes, *way))

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Geometry", "by_group", "data_last", "pad", "size"]
+__all__ = ["Geometry", "by_group", "data_last", "pad", "size", "unpad"]
 
 # Elements that are worked on at a time, to stay in cache.
 _BAND = 2**18
@@ -126,3 +126,11 @@ def pad(images: Tensor, padding: list[int]) -> Tensor:
     if not rows and not columns:
         return last.contiguous()
     return torch.nn.functional.pad(last, (0, 0, columns, columns, rows, rows))
+
+
+def unpad(padded: Tensor, padding: list[int]) -> Tensor:
+    """Take the frame off what `pad` returned, and move the data back behind the chains."""
+    rows, columns = padding
+    height, width = padded.shape[2:4]
+    inner = padded[:, :, rows : height - rows, columns : width - columns]
+    return inner.contiguous().permute(0, 4, 1, 2, 3)

@@ -21,6 +21,7 @@ __all__ = [
     "dependents",
     "finish",
     "meta",
+    "readers",
     "renew_shapes",
     "replace",
     "shape",
@@ -113,6 +114,18 @@ def through_views(node: Node) -> Node:
         assert isinstance(source, Node)
         node = source
     return node
+
+
+def readers(node: Node, *views: Callable[..., Any]) -> list[tuple[Node, Node]]:
+    """Go through what reads a node: the reader, and what it reads.
+
+    Views that keep the order of the elements are looked through, and other `views` too.
+    """
+    found: list[tuple[Node, Node]] = []
+    for user in node.users:
+        looked_through = user.target in SAME_ORDER or user.target in views
+        found += readers(user, *views) if looked_through else [(user, node)]
+    return found
 
 
 def renew_shapes(module: GraphModule) -> None:
