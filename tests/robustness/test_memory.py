@@ -213,6 +213,23 @@ def test_an_ensemble_trains_fewer_members_at_once(small, told, tmp_path):
     ]
 
 
+def test_members_that_are_measured_first_are_halved_too(told):
+    bnn = lift(nn.Sequential(nn.Conv1d(1, 2, 2), nn.Flatten(), nn.Linear(6, 1)), Normal())
+    x = torch.linspace(-1, 1, 48).reshape(12, 1, 4)
+    images = LogDensity(lambda x, y=None: gaussian(bnn(x), y, noise=0.3), x, x[:, 0, 0])
+    expected = Ensemble(PointEstimate(images, TRAINING), 20).fit(seed=0)
+    found = Ensemble(Wide(images, TRAINING), 20).fit(seed=0)
+    assert told() == [
+        f"training: {size} members at once do not fit into memory, going on with {size // 2}"
+        for size in (8, 4)
+    ]
+    assert "ms among 2, " in found.batching
+    assert found.batching.endswith("and 8 did not fit into memory")
+    torch.testing.assert_close(found.state["position"], expected.state["position"])
+    with pytest.raises(OutOfMemory, match="training: memory ran out with members taken one"):
+        Ensemble(Never(images, TRAINING), 2).fit(seed=0)
+
+
 def test_a_member_that_does_not_fit_alone_is_a_sentence(small):
     with pytest.raises(OutOfMemory, match="training: memory ran out with members taken one"):
         Ensemble(Never(small, TRAINING), 2).fit(seed=0)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch.overrides import TorchFunctionMode
 
+from pyro_bnn.halving import Halving
 from pyro_bnn.infer.guides.descent import nodes_at_zero
 from pyro_bnn.infer.guides.seeds import generators
 from pyro_bnn.logdensity import LogDensity
@@ -55,7 +56,13 @@ def choose_batching(guide: Measured, density: LogDensity) -> Batching:
 
     Stacked members share the cost of every operator, so that as many are trained at once as fit
     some 256 MB, 64 at most. Stacked convolutions may be slower on a CPU than one after another:
-    there a step of 8 members and one of a single member are measured.
+    there a step of 8 members and one of a single member are measured. Where activations of so many
+    do not fit into memory the measured members are halved, and no more are trained at once.
+
+    Raises
+    ------
+    OutOfMemory
+        If a step of a single member does not fit.
     """
     if guide.block is not None:
         return Batching(guide.block, "as asked for")
@@ -67,12 +74,24 @@ def choose_batching(guide: Measured, density: LogDensity) -> Batching:
     if density.device.type != "cpu" or not _convolves(density):
         return Batching(most, "stacked members share the cost of every operator")
     tried = min(_TRIED, most)
-    alone = _seconds(guide, density, 1)
-    together = _seconds(guide, density, tried) / tried
+    _, alone = _measured(guide, density, 1)
+    fitted, together = _measured(guide, density, tried)
     told = (
-        f"a step of a member took {1e3 * together:.2f} ms among {tried}, {1e3 * alone:.2f} ms alone"
+        f"a step of a member took {1e3 * together:.2f} ms among {fitted}, "
+        f"{1e3 * alone:.2f} ms alone"
     )
+    if fitted < tried:
+        most, told = fitted, f"{told}, and {tried} did not fit into memory"
     return Batching(1 if alone <= together else most, told)
+
+
+def _measured(guide: Measured, density: LogDensity, members: int) -> tuple[int, float]:
+    """How many of these members fit, and the seconds of a step of each."""
+
+    def step(span: slice) -> tuple[int, float]:
+        return span.stop, _seconds(guide, density, span.stop) / span.stop
+
+    return next(Halving(members, "training", "members").run(step, members))
 
 
 def _seconds(guide: Measured, density: LogDensity, members: int) -> float:
