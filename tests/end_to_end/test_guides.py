@@ -55,10 +55,11 @@ def test_a_guide_makes_what_a_sampler_makes(command, script, tmp_path, recipe, d
     assert summary["test.nll"] is not None
     assert summary["batching"].startswith("3 members at once")
     assert (run / "report.html").stat().st_size > 10_000
-    # Resumed when nothing is left to do, for smaller blocks: the same trace. Not for other epochs.
+    # Resumed when nothing is left to do, for smaller blocks in more processes: the same trace. Not
+    # for other epochs.
     (run / "trace.nc").unlink()
-    smaller = "--set=guide.block=1"
-    assert command("infer", "--resume", "--out", run, "--no-report", smaller).code == 0
+    smaller = ["--set=guide.block=1", "--set=guide.workers=2"]
+    assert command("infer", "--resume", "--out", run, "--no-report", *smaller).code == 0
     with open_trace(run) as trace:
         assert (trace["posterior"]["0.weight"].to_numpy() == before).all()
     command("infer", "--resume", "--out", run, "--set=guide.epochs=6").assert_refused(
