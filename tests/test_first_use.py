@@ -15,6 +15,7 @@ import pyro_bnn
 from pyro_bnn.errors import UserError
 from pyro_bnn.infer.cli.app import app
 from pyro_bnn.infer.cli.telling import console, told_in_a_sentence
+from pyro_bnn.infer.progress_line import progress_line
 
 COMMANDS = sorted(typer.main.get_command(app).commands)
 
@@ -77,8 +78,11 @@ def test_shells_can_complete_the_commands():
     assert found.output.split() == ["quotient"]
 
 
-def test_a_log_has_no_codes_even_where_colours_are_forced(monkeypatch):
+def test_a_log_has_no_codes_even_where_colours_are_forced(monkeypatch, capsys):
     monkeypatch.setenv("FORCE_COLOR", "1")
+    with progress_line("steps", "") as line:
+        line.advance(line.add_task("", total=2))
+    assert capsys.readouterr().err == ""
     monkeypatch.setattr(sys, "stdout", io.StringIO())
     screen = console()
     screen.print("[bold]words[/bold] 12 'text' /a/path")

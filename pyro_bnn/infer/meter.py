@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from types import TracebackType
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as RichProgress
-
 from pyro_bnn.infer.checkpoint import Progress
+from pyro_bnn.infer.progress_line import progress_line
 
 __all__ = ["Meter"]
 
@@ -25,17 +22,7 @@ class Meter:
     """
 
     def __init__(self, warmup_steps: int, num_samples: int, *, quiet: bool) -> None:
-        console = Console(stderr=True)
-        self._bar = RichProgress(
-            TextColumn("{task.description:<8}"),
-            BarColumn(bar_width=14),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[status]}"),
-            TimeRemainingColumn(compact=True),
-            console=console,
-            disable=quiet or not console.is_terminal,
-            refresh_per_second=4,
-        )
+        self._bar = progress_line("{task.description:<8}", "{task.fields[status]}", quiet=quiet)
         self._totals = {"warm-up": warmup_steps, "sample": num_samples}
         self._phase = ""
 

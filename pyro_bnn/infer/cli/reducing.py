@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from pyro_bnn.infer.distributed import Scheduler
+from pyro_bnn.infer.progress_line import progress_line
 from pyro_bnn.tasks import Map
 
 __all__ = ["reductions"]
@@ -28,17 +26,7 @@ def reductions(scheduler: Scheduler, stage: str) -> Map:
 
     def shown(function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[Any]:
         listed = list(tasks)
-        console = Console(stderr=True)
-        with Progress(
-            TextColumn(f"{stage:<10}"),
-            BarColumn(bar_width=14),
-            MofNCompleteColumn(),
-            TextColumn("tasks"),
-            TimeRemainingColumn(compact=True),
-            console=console,
-            disable=not console.is_terminal,
-            transient=True,
-        ) as bar:
+        with progress_line(f"{stage:<10}", "tasks", transient=True) as bar:
             line = bar.add_task("", total=len(listed))
             for result in mapped(function, listed):
                 bar.advance(line)

@@ -9,12 +9,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as RichProgress
 from safetensors import SafetensorError, safe_open
 
 from pyro_bnn.infer.distributed.partition import Block
+from pyro_bnn.infer.progress_line import progress_line
 from pyro_bnn.infer.recipe import Recipe
 
 __all__ = ["BlockMeter", "steps_saved"]
@@ -44,19 +42,12 @@ class BlockMeter:
         folders: Sequence[Path],
         left: Sequence[int],
     ) -> None:
-        console = Console(stderr=True)
         self._steps = 1 if recipe.guide else recipe.run.warmup + recipe.run.draws
         self._blocks, self._folders, self._left = blocks, folders, left
         self._looked = 0.0
-        self._bar = RichProgress(
-            TextColumn("blocks {task.fields[done]}/{task.fields[all]}"),
-            BarColumn(bar_width=14),
-            MofNCompleteColumn(),
-            TextColumn("members" if recipe.guide else "steps of chains"),
-            TimeRemainingColumn(compact=True),
-            console=console,
-            disable=not console.is_terminal,
-            refresh_per_second=2,
+        self._bar = progress_line(
+            "blocks {task.fields[done]}/{task.fields[all]}",
+            "members" if recipe.guide else "steps of chains",
         )
 
     def __enter__(self) -> Self:
