@@ -48,6 +48,8 @@ def plot_diversity(distances: Mapping[str, Array], same_chain: NDArray[np.bool_]
             bare(axes)
             axes.set_xlim(left=min(0.0, float(edges[0])))
             axes.set_xlabel(name)
+        # Room for the labels above the bars.
+        grid[0].set_ylim(top=grid[0].get_ylim()[1] / (0.95 - 0.16 * len(sets)))
         for place, (label, _, colour) in enumerate(sets):
             grid[0].text(
                 0.01,

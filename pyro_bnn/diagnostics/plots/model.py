@@ -34,16 +34,9 @@ def plot_pareto_k(pareto_k: Array, limit: float) -> Figure:
         axes = picture.subplots()
         axes.hist(values, _BINS, color=BLUE, alpha=0.85, lw=0)
         axes.axvline(limit, color=MUTED, lw=0.9, ls=(0, (3, 3)))
-        axes.text(
-            0.995,
-            0.97,
-            f"{beyond:,} of {len(pareto_k):,} rows above {limit:.2g}",
-            transform=axes.transAxes,
-            ha="right",
-            va="top",
-        )
+        told = f"{beyond:,} of {len(pareto_k):,} rows above {limit:.2g}"
+        axes.set_title(told, loc="right", fontsize="medium")
         bare(axes)
-        axes.margins(y=0.18)
         axes.set_xlabel("Pareto k")
     return picture
 
