@@ -143,6 +143,8 @@ def test_a_run_makes_every_file_and_every_command_reads_it(infer, command, scrip
     segment.write_bytes(whole)
     assert infer("--resume", "--out", run, "--no-report").code == 0
     assert_same(posterior(run), before)
+    with open_trace(run) as tree:
+        assert tree.attrs["model"] == "tiny"  # not as the copy of the script in the run
     state = run / "state.safetensors"
     state.write_bytes(state.read_bytes()[:100])
     infer("--resume", "--out", run).assert_refused("state.safetensors")

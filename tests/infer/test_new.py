@@ -97,9 +97,11 @@ def csv_of(tmp_path, text):
 def test_a_table_with_semicolons_and_an_empty_column(tmp_path):
     rows = "\n".join(f"{k};{k % 3};;{2.5 * k}" for k in range(12))
     made = start_project(tmp_path / "a", csv_of(tmp_path, f"x;z;spare;y\n{rows}\n"), None)
-    assert made == (
-        "regression", "12 rows, 2 features", ["empty columns are left out: spare"]
-    )  # fmt: skip
+    assert (made.task, made.table) == ("regression", "12 rows, 2 features")
+    assert made.remarks == [
+        "scores and predictions are in standard deviations of 'y': 9.0139",
+        "empty columns are left out: spare",
+    ]
     assert density_of(tmp_path / "a")[1].data.train.x.shape == (10, 2)
 
 

@@ -30,6 +30,8 @@ def facts(trace: xr.DataTree, found: Diagnosis) -> list[tuple[str, str]]:
     attrs = trace.attrs
     sampler = found.sampler
     stated = [("Model", str(attrs["model"]))] if "model" in attrs else []
+    if attrs.get("data"):
+        stated.append(("Data", str(attrs["data"])))
     if sampler.weights:
         stated.append(("Posterior", f"{sampler.weights:,} weights"))
     if sampler.draws:

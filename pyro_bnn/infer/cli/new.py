@@ -121,6 +121,11 @@ def _judged(frame: pd.DataFrame, target: str, source: Path) -> Started:
     told = f"{len(whole):,} rows, {width:,} features"
     told += f", {values:,} classes" if task == "classification" else ""
     remarks = []
+    if task == "regression":
+        remarks.append(
+            f"scores and predictions are in standard deviations of '{target}': "
+            f"{whole[target].std():,.5g}"
+        )
     if len(whole) < len(frame):
         remarks.append(f"rows with gaps that are left out: {len(frame) - len(whole):,}")
     if empty := [str(name) for name in frame.columns if name not in kept]:

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from pyro_bnn.errors import UserError
-from pyro_bnn.infer.cli.script import ModelScript
+from pyro_bnn.infer.cli.script import ModelScript, name_of
 from pyro_bnn.infer.recipe import Recipe
 from pyro_bnn.infer.starting import EnsembleStart
 from pyro_bnn.trace.atomic import replacing
@@ -17,13 +17,16 @@ __all__ = ["RunDirectory", "default_out"]
 _FREE = (("guide", "block"), ("guide", "workers"))
 """What a resumed run may have otherwise: how its members are trained, not which."""
 
+# Before the script's name, in the first line of a run's recipe.
+_SCRIPT = "# model: "
+
 _OWN_FILES = ("recipe.toml", "state.safetensors", "segments", "blocks", "trace.nc")
 
 
 def default_out(script: Path, kernel: str) -> Path:
     """Name a new directory under ``runs/`` after the script, the method and the time."""
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    return Path("runs") / f"{script.stem}-{kernel}-{now}"
+    return Path("runs") / f"{name_of(script)}-{kernel}-{now}"
 
 
 class RunDirectory:
@@ -65,7 +68,8 @@ class RunDirectory:
             with replacing(self.model_file) as file:
                 file.write_bytes(text)
             with replacing(self.recipe_file) as file:
-                file.write_text(f"# model: {script.path}\n\n{recipe.to_toml()}", encoding="utf-8")
+                head = f"{_SCRIPT}{script.path.resolve()}"
+                file.write_text(f"{head}\n\n{recipe.to_toml()}", encoding="utf-8")
         except OSError as error:
             raise UserError(
                 f"{self.path} cannot be written ({error.strerror}): choose another directory "
@@ -96,6 +100,11 @@ class RunDirectory:
             return {}
         facts: dict[str, list[float]] = json.loads(self.start_file.read_text(encoding="utf-8"))
         return facts
+
+    def recorded_script(self) -> Path:
+        """Return where the script lay that the run was started with; the run has its text."""
+        first, _, _ = self.recipe_file.read_text(encoding="utf-8").partition("\n")
+        return Path(first.removeprefix(_SCRIPT))
 
     def recorded_recipe(self) -> Recipe:
         """Return the recipe that the run was started with.

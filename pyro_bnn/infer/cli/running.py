@@ -6,6 +6,7 @@ import math
 import sys
 import time
 from contextlib import ExitStack
+from textwrap import fill
 
 import torch
 from rich.console import Console
@@ -66,7 +67,7 @@ def carry_out(
             out.print(f"sampling   into {run.path}")
             mcmc = _sampled(out, density, group, recipe, run, scheduler, stack)
             _tell_sampled(out, mcmc, density, recipe, run)
-            record(mcmc, density, data, recipe, run, script.path)
+            record(mcmc, density, data, recipe, run)
             if group is not None:
                 mapped = reductions(scheduler, "quotient")
                 quotient(group, density, run.trace_file, recipe.quotient, mapped)
@@ -142,7 +143,7 @@ def _tell_sampled(
     path, passes = gradient_taken(mcmc, density)
     out.print(f"path       {path}", markup=False)
     if passes:
-        out.print(f"passes     {', '.join(passes)}")
+        out.print(fill(f"passes     {', '.join(passes)}", 80, subsequent_indent=" " * 11))
     for failure in getattr(getattr(mcmc, "guide", None), "failures", []):
         out.print(f"failed     {failure}")
     if progress.dead:

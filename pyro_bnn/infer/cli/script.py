@@ -92,6 +92,17 @@ class ModelScript:
         return cls(found, found.read_text(encoding="utf-8"), module.model, data)
 
 
+def name_of(script: Path) -> str:
+    """Return what a model is called: as its file, or as the folder of a file ``model.py``.
+
+    Examples
+    --------
+    >>> name_of(Path("models/digits_mlp.py")), name_of(Path("wine/model.py"))
+    ('digits_mlp', 'wine')
+    """
+    return script.stem if script.name != "model.py" else script.resolve().parent.name
+
+
 def _locate(path: Path) -> Path:
     if path.is_file():
         return path

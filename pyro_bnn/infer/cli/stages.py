@@ -18,7 +18,7 @@ from pyro_bnn.errors import UserError
 from pyro_bnn.infer.cli.line import record_line
 from pyro_bnn.infer.cli.predicting import record_corrupted, record_predictions
 from pyro_bnn.infer.cli.rundir import RunDirectory
-from pyro_bnn.infer.cli.script import ModelScript
+from pyro_bnn.infer.cli.script import ModelScript, name_of
 from pyro_bnn.infer.distributed.outcome import BlockedRun
 from pyro_bnn.infer.guides.run import GuideRun
 from pyro_bnn.infer.mcmc import MCMC
@@ -119,7 +119,6 @@ def record(
     data: Data,
     recipe: Recipe,
     run: RunDirectory,
-    model: Path,
 ) -> None:
     """Join the segments into ``trace.nc``; add predictions and the point estimate."""
     kind = likelihood_kind(density, data.test.x, data.test.y)
@@ -129,9 +128,10 @@ def record(
     point = maximum_a_posteriori(density, generator)
     seconds_point = time.perf_counter() - started
     fitted = predict(density, point, data.test.x, data.test.y)
+    script = run.recorded_script()
     attributes = {
-        "model": model.stem,
-        "model_script": str(model),
+        "model": name_of(script),
+        "model_script": str(script),
         "data": data.name,
         "recipe": recipe.to_toml(),
         "method": recipe.method,

@@ -1,5 +1,7 @@
 """A Bayesian classification: one column of a table given the others."""
 
+from pathlib import Path
+
 import pandas as pd
 import torch
 from torch import nn
@@ -29,4 +31,4 @@ def model(x, y=None):
 
 def data():
     """Hold out a fifth of the rows; standardise the features."""
-    return standardised_split(features, target, name=TABLE)
+    return standardised_split(features, target, name=Path(TABLE).name)

@@ -1,5 +1,7 @@
 """A Bayesian regression of one column of a table on the others."""
 
+from pathlib import Path
+
 import pandas as pd
 import torch
 from torch import nn
@@ -30,4 +32,4 @@ def model(x, y=None):
 
 def data():
     """Hold out a fifth of the rows; standardise features and target."""
-    return standardised_split(features, target, standardise_y=True, name=TABLE)
+    return standardised_split(features, target, standardise_y=True, name=Path(TABLE).name)
