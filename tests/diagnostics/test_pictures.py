@@ -47,7 +47,7 @@ def test_overlaid_rhats_are_shares_above() -> None:
 
 def test_pareto_k_counts_rows_and_weights_are_sorted() -> None:
     (axes,) = plot_pareto_k(np.array([0.1, 0.9, -np.inf, 0.8]), 0.7).axes
-    assert axes.texts[0].get_text() == "2 of 4 rows above 0.7"
+    assert axes.get_title(loc="right") == "2 of 4 rows above 0.7"
     (axes,) = plot_weights(np.array([0.2, 0.5, 0.3])).axes
     assert [bar.get_height() for bar in axes.patches] == [0.5, 0.3, 0.2]
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["1", "2", "0"]

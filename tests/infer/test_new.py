@@ -65,7 +65,7 @@ def test_a_table_of_ones_own(tmp_path, table):
     # The script does not depend on where it lies: a run keeps a copy of it.
     moved = tmp_path / "elsewhere.py"
     (tmp_path / "c" / "model.py").rename(moved)
-    assert ModelScript.load(moved).data.name == str(table)
+    assert ModelScript.load(moved).data.name == "own table.csv"
 
 
 def test_nothing_is_overwritten_and_what_is_wrong_is_named(tmp_path, table):
