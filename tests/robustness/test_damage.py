@@ -1,7 +1,11 @@
-"""Flipped bits and lost ends of files: found by their checksums, told in a sentence."""
+"""Flipped bits and lost ends of files: found by their checksums, told in a sentence.
+
+``PYRO_BNN_FLIPS`` is the number of bits that are flipped in each file, one at a time.
+"""
 
 from __future__ import annotations
 
+import os
 import random
 import re
 
@@ -10,7 +14,7 @@ import pytest
 from pyro_bnn.errors import UserError
 from pyro_bnn.trace import check_trace, load_state, open_trace, segment_paths
 
-FLIPS = 60
+FLIPS = int(os.environ.get("PYRO_BNN_FLIPS", "60"))
 
 
 def flipped(content, rng):
