@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
-from scipy.stats import rankdata
 
-from pyro_bnn.diagnostics.rank_statistics import MIN_DRAWS
+from pyro_bnn.diagnostics.rank_statistics import MIN_DRAWS, normal_scores
 
 PIECES = 4
 
@@ -43,15 +41,9 @@ def chainwise_rhat(values: Array, pieces: int = PIECES) -> Array:
     folded = np.abs(whole - np.median(whole, axis=-1, keepdims=True))
     shape = (scalars, chains, pieces, length)
     with np.errstate(divide="ignore", invalid="ignore"):
-        both = [_rhat(_normal_scores(part).reshape(shape)) for part in (whole, folded)]
+        both = [_rhat(normal_scores(part).reshape(shape)) for part in (whole, folded)]
     result: Array = np.maximum(*both).mean(axis=1)
     return result
-
-
-def _normal_scores(values: Array) -> Array:
-    ranks = rankdata(values, axis=-1)
-    scores: Array = ndtri((ranks - 0.375) / (values.shape[-1] + 0.25))
-    return scores
 
 
 def _rhat(pieces: Array) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from arviz_stats.base import array_stats
 from scipy.signal import lfilter
 
@@ -56,3 +57,25 @@ def test_monte_carlo_error_is_arviz_and_the_scatter_of_means() -> None:
     # Three hundred means of independent runs scatter by the error that each run states.
     scatter = values.mean(axis=(1, 2)).std(ddof=1)
     assert abs(scatter / np.median(mcse) - 1) < 5 / np.sqrt(2 * 300)
+
+
+@pytest.mark.parametrize("chains", [1, 2, 5])
+@pytest.mark.parametrize("draws", [4, 5, 7, 8, 9, 40, 151])
+@pytest.mark.parametrize("kind", ["moving", "with repeats", "stuck apart", "antithetic"])
+def test_every_number_is_that_of_arviz(chains: int, draws: int, kind: str) -> None:
+    rng = np.random.default_rng(3)
+    values = rng.standard_cauchy(size=(12, chains, draws))
+    if kind == "with repeats":  # as rejected proposals leave them
+        values = np.take(values, np.sort(rng.integers(draws, size=draws)), axis=-1)
+    elif kind == "stuck apart":
+        values[:, 0] = 50.0
+    elif kind == "antithetic":
+        values = np.abs(values) * (-1.0) ** np.arange(draws)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        expected = [
+            array_stats.rhat(values) if chains > 1 else np.full(12, np.nan),
+            array_stats.ess(values, method="bulk"),
+            array_stats.ess(values, method="tail", prob=(0.05, 0.95)),
+            array_stats.mcse(values, method="mean"),
+        ]
+    np.testing.assert_allclose(rank_statistics(values), expected, rtol=1e-12)
