@@ -14,6 +14,8 @@ from pyro.poutine.subsample_messenger import SubsampleMessenger, _Subsample
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from pyro_bnn.running_statistics import is_statistic
+
 __all__ = [
     "Node",
     "batchable",
@@ -43,7 +45,7 @@ def run_model(
     model : callable
         A Pyro model.
     values : mapping
-        Constrained values of its latent sites.
+        Constrained values of its latent sites, and of running statistics that are to be held.
     args, kwargs
         What it is called with.
     indices : Tensor, optional
@@ -136,14 +138,14 @@ def full_plates(
 
 
 class _Fix(Messenger):
-    """Give latent sites their values."""
+    """Give latent sites their values, and running statistics those at which they are held."""
 
     def __init__(self, values: Mapping[str, Tensor]) -> None:
         super().__init__()
         self.values = values
 
     def _pyro_sample(self, message: dict[str, Any]) -> None:
-        if not message["is_observed"] and message["name"] in self.values:
+        if message["name"] in self.values and (not message["is_observed"] or is_statistic(message)):
             message["value"] = self.values[message["name"]]
 
 

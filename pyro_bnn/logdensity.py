@@ -88,6 +88,7 @@ class LogDensity:
         self.posterior_temperature = 1.0
         self._compiled = False
         self._chunk = 0
+        self._statistics_rows: int | None = None
         self._autocast: torch.dtype | None = None
         self.transform: Callable[[Tensor], Tensor] | None = None
         self._graphs: dict[tuple[Any, ...], Callable[..., tuple[Tensor, Tensor]]] = {}
@@ -95,6 +96,7 @@ class LogDensity:
         given = Arguments(args, kwargs)
         found = learn(model, given)
         self.sites = found.sites
+        self.statistics = found.statistics
         self.dim = sum(site.stop - site.start for site in found.sites.values())
         self.observed = found.observed
         self.rows = found.rows
@@ -109,6 +111,12 @@ class LogDensity:
         return {**self.__dict__, "_graphs": {}}
 
     # Positions
+
+    @property
+    def stored(self) -> dict[str, torch.Size]:
+        """Name and shape of all that a draw consists of: latent sites, running statistics."""
+        sites = {name: site.shape for name, site in self.sites.items()}
+        return sites | {name: found.shape for name, found in self.statistics.items()}
 
     def flatten(self, sites: Mapping[str, Tensor]) -> Tensor:
         """Put a dict of unconstrained site tensors into one tensor ``(chain, dim)``."""
@@ -220,21 +228,35 @@ class LogDensity:
     def log_prior(self, position: Tensor | Mapping[str, Tensor]) -> Tensor:
         """Log prior density in unconstrained space, log-Jacobians included: ``(chain,)``."""
         first = torch.arange(1, device=self.device) if self._chunk else None
-        batched = self._batched(lambda z, rows: self._parts(z, rows)[0])
+        batched = self._batched(lambda z, rows, held: self._parts(z, rows, held)[0], self._plain())
         return batched(self._flat(position), first)[0]
 
     def log_likelihood(
-        self, position: Tensor | Mapping[str, Tensor], indices: Tensor | None = None
+        self,
+        position: Tensor | Mapping[str, Tensor],
+        indices: Tensor | None = None,
+        statistics: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
-        """Log likelihood ``(chain,)``; of a minibatch it is the estimate scaled by N / B."""
-        batched = self._batched(lambda z, rows: self._parts(z, rows)[1])
-        return self._over_chunks(batched, self._flat(position), indices)[0]
+        """Log likelihood ``(chain,)``; of a minibatch it is the estimate scaled by N / B.
+
+        Running statistics ``(chain, *shape)`` are held at the values that are given; without
+        them, they are those of the rows at hand.
+        """
+        batched = self._batched(lambda z, rows, held: self._parts(z, rows, held)[1], statistics)
+        return self._over_chunks(batched, self._flat(position), indices, statistics)[0]
 
     def potential(
-        self, position: Tensor | Mapping[str, Tensor], indices: Tensor | None = None
+        self,
+        position: Tensor | Mapping[str, Tensor],
+        indices: Tensor | None = None,
+        statistics: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
-        """Potential energy ``(chain,)``: minus the tempered log posterior, up to a constant."""
-        return self._over_chunks(self._batched(self._potential), self._flat(position), indices)[0]
+        """Potential energy ``(chain,)``: minus the tempered log posterior, up to a constant.
+
+        Running statistics are held as for `log_likelihood`.
+        """
+        batched = self._batched(self._potential, statistics)
+        return self._over_chunks(batched, self._flat(position), indices, statistics)[0]
 
     def value_and_grad(
         self, position: Position, indices: Rows | None = None
@@ -324,6 +346,27 @@ class LogDensity:
         other._chunk = 0 if rows >= self.rows else rows
         return other
 
+    def in_batches(self, rows: int | None) -> LogDensity:
+        """Return the same density, whose running statistics are averages over batches of rows.
+
+        Parameters
+        ----------
+        rows : int, optional
+            What a step of training had; one batch of all rows by default.
+        """
+        if rows == self._statistics_rows or not self.statistics:
+            return self
+        other = copy.copy(self)
+        other._statistics_rows = rows
+        return other
+
+    def batches(self) -> tuple[Tensor | None, ...]:
+        """Return the numbers of the rows of each batch, in order: all rows, nearly equal parts."""
+        if not self.rows:
+            return (None,)
+        count = max(1, self.rows // (self._statistics_rows or self.rows))
+        return torch.arange(self.rows, device=self.device).tensor_split(count)
+
     def augmented(self, transform: Callable[[Tensor], Tensor] | None) -> LogDensity:
         """Return the same density, whose rows the training of guides changes at random.
 
@@ -386,8 +429,11 @@ class LogDensity:
     # The model itself
 
     def example_values(self) -> dict[str, Tensor]:
-        """Return constrained values of all sites, no chain axis, at which to try the model."""
-        return example_values(self.sites.values(), self._like)
+        """Return values of all that a draw consists of, no chain axis, at which to try the model.
+
+        Sites are constrained, running statistics those that normalise nothing.
+        """
+        return example_values(self.sites.values(), self._like) | self._plain(())
 
     def trace_at(
         self, values: Mapping[str, Tensor], *args: Any, **kwargs: Any
@@ -397,7 +443,7 @@ class LogDensity:
         Parameters
         ----------
         values : mapping
-            Constrained site values.
+            Constrained site values, and those at which running statistics are held.
         *args, **kwargs
             Other data for the model; the data of the density itself when none are given.
 
@@ -413,11 +459,12 @@ class LogDensity:
     def likelihood_graph(self) -> GraphModule:
         """Trace the log likelihood, for one draw, as a function of the constrained sites.
 
-        Composite operators stay whole and the data are constants of the graph: this is what
-        symmetry discovery reads. ``graph.meta["sites"]`` names the placeholders in order. Where
-        the likelihood is added up over chunks, the graph is that of a few rows.
+        Running statistics are further arguments, after the sites. Composite operators stay whole
+        and the data are constants of the graph: this is what symmetry discovery reads.
+        ``graph.meta["sites"]`` names the placeholders in order. Where the likelihood is added up
+        over chunks, the graph is that of a few rows.
         """
-        names = tuple(self.sites)
+        names = tuple(self.stored)
         data = self._some if self._chunk else Arguments(self.args, self.kwargs)
 
         def log_likelihood(*values: Tensor) -> Tensor:
@@ -474,10 +521,19 @@ class LogDensity:
                 draws.append({name: node["value"] for name, node in latent_nodes(trace)})
         return self.unconstrain({n: torch.stack([draw[n] for draw in draws]) for n in self.sites})
 
-    def _parts(self, z: Tensor, indices: Rows | None) -> tuple[Tensor, Tensor]:
+    def _plain(self, leading: tuple[int, ...] = (1,)) -> dict[str, Tensor]:
+        """Return running statistics that normalise nothing, ``(*leading, *shape)``."""
+        return {
+            name: found.plain(self._like).expand(*leading, *found.shape)
+            for name, found in self.statistics.items()
+        }
+
+    def _parts(
+        self, z: Tensor, indices: Rows | None, statistics: Mapping[str, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Log prior and log likelihood of one chain's flat position ``(dim,)``."""
         pieces = torch.split(z, [site.stop - site.start for site in self.sites.values()])
-        values: dict[str, Tensor] = {}
+        values = dict(statistics or {})
         log_det = z.new_zeros(())
         for site, piece in zip(self.sites.values(), pieces, strict=True):
             unconstrained = piece.reshape(site.unconstrained_shape)
@@ -493,16 +549,23 @@ class LogDensity:
         prior = sum((trace.nodes[name]["log_prob_sum"] for name in self.sites), log_det)
         return prior, sum_log_likelihood(trace, self.sites) * scale
 
-    def _potential(self, z: Tensor, indices: Rows | None) -> Tensor:
-        prior, likelihood = self._parts(z, indices)
+    def _potential(
+        self, z: Tensor, indices: Rows | None, statistics: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
+        prior, likelihood = self._parts(z, indices, statistics)
         return -(prior + likelihood / self.likelihood_temperature) / self.posterior_temperature
 
     def _batched(
-        self, function: Callable[[Tensor, Rows | None], Tensor]
+        self,
+        function: Callable[[Tensor, Rows | None, Mapping[str, Tensor]], Tensor],
+        statistics: Mapping[str, Tensor] | None = None,
     ) -> Callable[[Tensor, Rows | None], tuple[Tensor, ...]]:
+        held = {name: statistics[name] for name in self.statistics} if statistics else {}
+
         def evaluate(position: Tensor, indices: Rows | None) -> tuple[Tensor, ...]:
+            own = {n: value.expand(len(position), *value.shape[1:]) for n, value in held.items()}
             with batchable():
-                return (vmap(lambda z: function(z, indices))(position),)
+                return (vmap(lambda z, s: function(z, indices, s))(position, own),)
 
         return evaluate
 
@@ -523,6 +586,7 @@ class LogDensity:
         function: Callable[[Tensor, Rows | None], tuple[Tensor, ...]],
         position: Tensor,
         indices: Rows | None,
+        statistics: Mapping[str, Tensor] | None = None,
     ) -> tuple[Tensor, ...]:
         """Add up a function of the rows over chunks of all rows, where these are set.
 
@@ -531,6 +595,12 @@ class LogDensity:
         """
         if indices is not None or not self._chunk:
             return function(position, indices)
+        if self.statistics and not statistics:
+            raise UserError(
+                f"'{next(iter(self.statistics))}' is a statistic of all rows at once, which a sum "
+                "over chunks of them has not: leave run.chunk_rows out, or call .eval() on the "
+                "network"
+            )
         totals: list[Tensor] = []
         for rows in self._chunks():
             weight = len(rows) / self.rows

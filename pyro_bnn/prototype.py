@@ -20,6 +20,7 @@ from pyro_bnn.handlers import (
     without_validation,
 )
 from pyro_bnn.rows import Arguments
+from pyro_bnn.running_statistics import Statistic, read_statistics
 from pyro_bnn.sites import Site, read_site
 
 __all__ = ["Prototype", "learn", "why_not_batched"]
@@ -36,6 +37,8 @@ class Prototype:
     ----------
     sites : dict of str to Site
         Latent sites in the order of the model.
+    statistics : dict of str to Statistic
+        Running statistics that the model declares.
     observed : tuple of str
         Observed sites.
     rows : int
@@ -49,6 +52,7 @@ class Prototype:
     """
 
     sites: dict[str, Site]
+    statistics: dict[str, Statistic]
     observed: tuple[str, ...]
     rows: int
     some: Arguments
@@ -113,6 +117,7 @@ def _read(model: Callable[..., Any], arguments: Arguments, whole: Arguments) -> 
     first = latent[next(iter(sites))]["value"]
     return Prototype(
         sites=sites,
+        statistics=read_statistics(trace.nodes),
         observed=tuple(observed),
         rows=rows,
         some=arguments,

@@ -285,10 +285,10 @@ class MCMC:
 
     def _refuse_unknown_sites(self, density: LogDensity) -> None:
         for name in self._plan.save_params or ():
-            if name not in density.sites:
+            if name not in density.stored:
                 raise UserError(
                     f"MCMC: save_params names {name!r}; the model's sites are "
-                    f"{', '.join(density.sites)}"
+                    f"{', '.join(density.stored)}"
                 )
 
     def _given_position(self, density: LogDensity, params: Mapping[str, Tensor]) -> Tensor:

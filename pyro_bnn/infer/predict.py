@@ -55,6 +55,7 @@ def likelihood_kind(density: LogDensity, x: Tensor, y: Tensor) -> str:
     values = {name: torch.zeros(site.unconstrained_shape) for name, site in density.sites.items()}
     position = density.flatten({name: v[None].to(density.device) for name, v in values.items()})
     point = {n: v[0] for n, v in density.constrain(position.to(density.dtype)).items()}
+    point = density.example_values() | point
     with without_validation():
         node = _observed(density, point, x, y)
     if node["log_prob"].shape != y.shape[:1]:
@@ -77,11 +78,22 @@ def predict(density: LogDensity, values: Mapping[str, Tensor], x: Tensor, y: Ten
     density : LogDensity
         Of the model ``model(x, y)``.
     values : mapping
-        Constrained site values ``(draw, *shape)``.
+        Constrained site values ``(draw, *shape)``, and the running statistics of the draws.
     x, y : Tensor
         Inputs and targets ``(data, ...)``.
+
+    Raises
+    ------
+    UserError
+        If the model has running statistics and the draws have not.
     """
-    names = tuple(density.sites)
+    names = tuple(density.stored)
+    for name in density.statistics:
+        if name not in values:
+            raise UserError(
+                f"the draws lack '{name}', without which the network is not known: take it from "
+                "the trace beside the weights, or import checkpoints that hold it"
+            )
 
     def one(*point: Tensor) -> dict[str, Tensor]:
         node = _observed(density, dict(zip(names, point, strict=True)), x, y)

@@ -111,6 +111,12 @@ class Recipe(Table):
             )
         return tables
 
+    @property
+    def rows_of_a_step(self) -> int | None:
+        """Rows of the minibatches that the method takes; None for all."""
+        method = self.guide if self.guide is not None else self.kernel
+        return getattr(method, "batch_size", None)
+
     def compiles(self, rows: int) -> bool:
         """Whether gradients are compiled: a matter of recipe and data alone, so that runs repeat.
 

@@ -19,6 +19,7 @@ from pyro_bnn.infer.interrupt import FinishStepFirst
 from pyro_bnn.infer.kernels.hamiltonian import Info
 from pyro_bnn.infer.kernels.kernel import Kernel
 from pyro_bnn.infer.meter import Meter
+from pyro_bnn.infer.running_statistics import with_statistics
 from pyro_bnn.logdensity import LogDensity
 
 __all__ = ["Plan", "Sampling"]
@@ -113,10 +114,10 @@ class Sampling:
     def _draw(self, state: Any) -> None:
         progress = self.progress
         before, started = progress.seconds_sampling, time.perf_counter()
-        kept = list(self.plan.save_params or self.density.sites)
+        kept = list(self.plan.save_params or self.density.stored)
         while progress.draws < self.plan.num_samples:
             state, info = self._step(state, progress.draws + 1)
-            values = self.density.constrain(state.position)
+            values = with_statistics(self.density, self.density.constrain(state.position))
             self.block.append({name: values[name] for name in kept}, info.stats)
             progress.draws += 1
             progress.divergences += int(info.stats["diverging"].sum())

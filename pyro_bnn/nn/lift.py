@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
 import pyro
-from pyro.poutine.indep_messenger import IndepMessenger
-from pyro.poutine.runtime import _PYRO_STACK
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from pyro_bnn.errors import UserError
+from pyro_bnn.nn.batch_norm import with_declared_statistics
+from pyro_bnn.nn.outside_plates import outside_plates
 from pyro_bnn.nn.priors import HierarchicalPrior, Prior
 
 __all__ = ["Lifted", "lift"]
@@ -34,9 +34,12 @@ def lift(
     Parameters
     ----------
     net : nn.Module
-        Any module that computes the same output each time: batch norm and dropout in evaluation
-        mode, no buffers that update. The running statistics of batch norm are constants of the
-        model: all members and draws have those that the network holds.
+        Any module that computes the same output each time: dropout in evaluation mode, no
+        buffers that update. Batch norm in evaluation mode has the running statistics that the
+        network holds, constants of the model. In training mode it normalises rows by their own
+        mean and variance while a guide or kernel is at work; every draw then has statistics of
+        its own, those of the training rows under its weights, which stand beside the weights in
+        the trace.
     prior : Prior, HierarchicalPrior, or mapping of patterns to them
         One prior for all parameters, or a dict from shell-style patterns of parameter names
         (``"*.bias"``) to priors; the first pattern that fits counts.
@@ -79,8 +82,9 @@ class Lifted:
         freeze: Sequence[str] = (),
         prefix: str = "",
     ) -> None:
-        _refuse_updating_layers(net)
+        _refuse_unfit_layers(net)
         self.net = net
+        self._run = with_declared_statistics(net, prefix)
         self.prefix = prefix
         self.priors: dict[str, AnyPrior] = {}
         self.fan_in: dict[str, int] = {}
@@ -112,7 +116,7 @@ class Lifted:
             for name, parameter in self.net.named_parameters()
             if name not in self.priors
         }
-        with _outside_plates():
+        with outside_plates():
             for name, prior in self.priors.items():
                 parameter = self.net.get_parameter(name).detach()
                 site, fan_in = self.prefix + name, self.fan_in[name]
@@ -123,7 +127,7 @@ class Lifted:
                 values[name] = pyro.sample(site, law)
         buffers = {name: buffer.clone() for name, buffer in self.net.named_buffers()}
         versions = {name: buffer._version for name, buffer in buffers.items()}
-        output = functional_call(self.net, (values, buffers), args, kwargs)
+        output = functional_call(self._run, (values, buffers), args, kwargs)
         updated = [name for name, buffer in buffers.items() if buffer._version != versions[name]]
         if updated:
             raise UserError(
@@ -147,34 +151,24 @@ class Lifted:
         return "\n".join(line.rstrip() for line in lines)
 
 
-@contextmanager
-def _outside_plates() -> Iterator[None]:
-    """Sample as if no plate were open.
-
-    A network is one global set of weights however many data its plate holds, and model scripts
-    call it inside of the data plate, where Pyro would draw one set for each datum.
-    """
-    held = list(_PYRO_STACK)
-    _PYRO_STACK[:] = [handler for handler in held if not isinstance(handler, IndepMessenger)]
-    try:
-        yield
-    finally:
-        _PYRO_STACK[:] = held
-
-
-def _refuse_updating_layers(net: nn.Module) -> None:
+def _refuse_unfit_layers(net: nn.Module) -> None:
     for name, layer in net.named_modules():
         label = f"layer {name!r} ({type(layer).__name__})"
-        if isinstance(layer, _NormBase) and layer.training:
+        if isinstance(layer, _BatchNorm) and layer.running_mean is None:
             raise UserError(
-                f"{label} is in training mode, where its statistics depend on the batch: call "
-                ".eval() on the network, whose running statistics are then constants of the model, "
-                "the same for all members and draws, or use nn.GroupNorm or nn.LayerNorm instead"
+                f"{label} keeps no running statistics, so that what it predicts depends on the "
+                "other rows: leave out track_running_stats=False, or use nn.GroupNorm or "
+                "nn.LayerNorm instead"
+            )
+        if isinstance(layer, _InstanceNorm) and layer.training and layer.track_running_stats:
+            raise UserError(
+                f"{label} is in training mode and updates its running statistics: call .eval() on "
+                "it, or leave out track_running_stats"
             )
         dropout = isinstance(layer, nn.modules.dropout._DropoutNd)
         if dropout and layer.training and layer.p > 0:
             raise UserError(
-                f"{label} is in training mode and draws random masks: call .eval() on the network"
+                f"{label} is in training mode and draws random masks: call .eval() on it"
             )
 
 

@@ -131,12 +131,22 @@ def from_density(density: Any) -> Computation:
     """Read the log likelihood of a model."""
     graph: GraphModule = copy.deepcopy(density.likelihood_graph())
     names = graph.meta.get("sites", tuple(density.sites))
+    log_prior = _log_prior(density) if hasattr(density, "log_prior") else None
+    return Computation(to_float64(graph), weights_of(density, names), log_prior)
+
+
+def weights_of(density: Any, names: Sequence[str]) -> dict[str, Weight]:
+    """Return what the group may act on: latent sites, and running statistics."""
     weights = {}
     for name in names:
-        site = density.sites[name]
-        weights[name] = Weight(tuple(site.shape), site.support)
-    log_prior = _log_prior(density) if hasattr(density, "log_prior") else None
-    return Computation(to_float64(graph), weights, log_prior)
+        if name in density.sites:
+            site = density.sites[name]
+            weights[name] = Weight(tuple(site.shape), site.support)
+        else:
+            shape, positive = density.statistics[name]
+            support = constraints.positive if positive else constraints.real
+            weights[name] = Weight(tuple(shape), support, statistic=True)
+    return weights
 
 
 def _log_prior(density: Any) -> Callable[[Mapping[str, Tensor]], Tensor]:

@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 from pyro_bnn.errors import UserError
 from pyro_bnn.graph import trace_graph
 from pyro_bnn.logdensity import LogDensity
-from pyro_bnn.symmetry.computation import Computation, Weight, computation, to_float64
+from pyro_bnn.symmetry.computation import Computation, computation, to_float64, weights_of
 
 SPARE = 8
 OUTPUTS_PER_WEIGHT = (8, 4, 2, 1)
@@ -74,7 +74,7 @@ def _longer(args: tuple[Any, ...], factor: int) -> tuple[Any, ...]:
 
 def _observations(density: LogDensity, count: int) -> Computation:
     """Read the log probability of each observation of data of other rows."""
-    names = tuple(density.sites)
+    names = tuple(density.stored)
     generator = torch.Generator().manual_seed(0)
     numbers = sum(leaf[0].numel() for leaf in density.row_data()) if density.rows else 0
     rows = _enough(count, numbers)
@@ -94,9 +94,7 @@ def _observations(density: LogDensity, count: int) -> Computation:
     with pyro.validation_enabled(False):
         example = list(density.example_values().values())
         graph = trace_graph(log_probabilities, *example, pre_dispatch=True)
-    sites = density.sites
-    weights = {name: Weight(tuple(sites[name].shape), sites[name].support) for name in names}
-    return Computation(to_float64(graph), weights)
+    return Computation(to_float64(graph), weights_of(density, names))
 
 
 def _noise(like: Tensor, rows: int, generator: torch.Generator) -> Tensor:

@@ -90,7 +90,7 @@ def prior_draws(
         no prior.
     """
     model = getattr(density, "model", None)
-    if model is None or not set(group.shapes) <= set(getattr(density, "sites", ())):
+    if model is None or not set(group.shapes) <= set(getattr(density, "stored", ())):
         return None
     draws: dict[str, list[Tensor]] = {site: [] for site in group.shapes}
     cuda = [density.device] if density.device.type == "cuda" else []

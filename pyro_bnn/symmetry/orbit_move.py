@@ -279,6 +279,12 @@ class OrbitMove:
 
 
 def _require_model(group: SymmetryGroup, density: LogDensity) -> None:
+    if density.statistics:
+        raise UserError(
+            f"OrbitMove: '{next(iter(density.statistics))}' follows from the weights and the data, "
+            "and a scale before the norm changes the posterior by its eps: leave orbit.every at 0, "
+            "or call .eval() on the network"
+        )
     for site, shape in group.shapes.items():
         if site not in density.sites or tuple(density.sites[site].shape) != shape:
             raise UserError(

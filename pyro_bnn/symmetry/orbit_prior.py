@@ -81,7 +81,8 @@ class PriorTerms:
             return found
 
         with pyro.validation_enabled(False):
-            example = list(density.example_values().values())
+            somewhere = density.example_values()
+            example = [somewhere[name] for name in names]
             # Traced here for what depends on what, and run under vmap for the numbers.
             graph = trace_graph(parameters, *example)
             self._keys = list(parameters(*example))

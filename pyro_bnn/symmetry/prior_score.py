@@ -42,7 +42,8 @@ class PriorScore:
             parts = [trace.nodes[name]["log_prob_sum"] for name in self._names]
             return sum(parts[1:], parts[0])
 
-        example = list(density.example_values().values())
+        somewhere = density.example_values()
+        example = [somewhere[name] for name in self._names]
         with pyro.validation_enabled(False):
             graph = to_float64(trace_graph(log_prior, *example))
         self._gradient = vmap(grad(graph, argnums=tuple(range(len(example)))))

@@ -52,7 +52,9 @@ def statements(group: SymmetryGroup, normal: frozenset[str]) -> list[Statement]:
     found = []
     families = group.kind("scale")
     for name, family in families.items():
-        sites = {term.site for term in family.terms} - set(group.statistics)
+        sites = {term.site for term in family.terms}
+        if sites & set(group.statistics):
+            continue  # of weights alone it is none: the norm's eps does not scale with them
         alone = sum(other.space == family.space for other in families.values()) == 1
         found.append(
             Statement(

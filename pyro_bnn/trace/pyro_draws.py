@@ -12,6 +12,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyro_bnn.errors import UserError
+from pyro_bnn.running_statistics import is_statistic
 
 
 def guide_draws(
@@ -22,7 +23,8 @@ def guide_draws(
     Parameters
     ----------
     guide
-        Any Pyro guide; the auxiliary sites of an autoguide are left out.
+        Any Pyro guide; the auxiliary sites of an autoguide are left out, running statistics of
+        batch norm are not.
     count
         Number of draws.
     args, kwargs
@@ -37,7 +39,8 @@ def guide_draws(
     with torch.no_grad():
         for _ in range(count):
             for name, site in _sampled(guide, args, kwargs):
-                if not site["is_observed"] and not site["infer"].get("is_auxiliary"):
+                latent = not site["is_observed"] and not site["infer"].get("is_auxiliary")
+                if latent or is_statistic(site):
                     draws.setdefault(name, []).append(site["value"])
     if not draws:
         raise UserError("The guide has no latent sample site: give a guide that samples some.")
@@ -63,7 +66,11 @@ def observations(
     """
     with torch.no_grad():
         sites = list(_sampled(model, args, kwargs))
-    return {name: site["value"] for name, site in sites if site["is_observed"]}
+    return {
+        name: site["value"]
+        for name, site in sites
+        if site["is_observed"] and not is_statistic(site)
+    }
 
 
 def pointwise_log_likelihood(
@@ -103,7 +110,7 @@ def pointwise_log_likelihood(
             for name, site in _sampled(poutine.condition(model, values), args, kwargs):
                 if name in observed:
                     results[name].append(site["fn"].log_prob(site["value"]))
-                elif name not in draws:
+                elif name not in draws and not is_statistic(site):
                     raise UserError(
                         f"The model samples the site '{name}', of which there are no draws: give "
                         "its draws too, or the model that was sampled."
@@ -121,5 +128,5 @@ def _sampled(
         site: dict[str, Any] = {**node}
         if site["type"] == "sample" and not site_is_subsample(node):
             site["infer"] = site["infer"] or {}
-            if not site["infer"].get("_deterministic"):
+            if not site["infer"].get("_deterministic") or is_statistic(site):
                 yield name, site

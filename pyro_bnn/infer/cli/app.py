@@ -249,7 +249,7 @@ def import_(
     from pyro_bnn.trace.collection.importing import collect_checkpoints
 
     density, _ = declare(ModelScript.load(model), Recipe())
-    shapes = {name: site.shape for name, site in density.sites.items()}
+    shapes = density.stored
     dims = discover(density).dims
     if collection is not None:
         files, skipped = collect_checkpoints(folder, collection, shapes, prefix=prefix, dims=dims)

@@ -10,6 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pyro_bnn.diagnostics.barrier import GROUP, along
+from pyro_bnn.infer.running_statistics import with_statistics
 from pyro_bnn.logdensity import LogDensity
 from pyro_bnn.trace import add_groups, open_trace
 
@@ -40,8 +41,10 @@ def record_line(file: Path, density: LogDensity) -> None:
         values = []
         for point in torch.from_numpy(points["position"]).to(density.dtype).split(1):
             position = point.to(density.device)
-            loss = -density.log_likelihood(position) / rows
-            values.append(torch.stack([loss[0], -density.potential(position)[0]]).cpu())
+            held = with_statistics(density, density.constrain(position))
+            loss = -density.log_likelihood(position, None, held) / rows
+            energy = density.potential(position, None, held)
+            values.append(torch.stack([loss[0], -energy[0]]).cpu())
         loss, log_density = torch.stack(values, dim=1).double().numpy()
         return loss, log_density
 

@@ -133,16 +133,16 @@ def predict_anew(file: Path, density: LogDensity, data: Data) -> None:
     """
     with open_trace(file) as trace:
         posterior = trace["posterior"].to_dataset() if "posterior" in trace.children else {}
-        for name, site in density.sites.items():
+        for name, wanted in density.stored.items():
             if name not in posterior:
                 raise UserError(
                     f"{file} holds no draws of the model's site '{name}': "
                     "was the trace made from another model?"
                 )
             shape = posterior[name].transpose("chain", "draw", ...).shape[2:]
-            if shape != tuple(site.shape):
+            if shape != tuple(wanted):
                 raise UserError(
-                    f"site '{name}' has shape {shape} in {file} and {tuple(site.shape)} in the "
+                    f"site '{name}' has shape {shape} in {file} and {tuple(wanted)} in the "
                     "model: was the trace made from another model?"
                 )
     kind = likelihood_kind(density, data.test.x, data.test.y)
@@ -202,5 +202,5 @@ def _values(block: xr.Dataset, density: LogDensity) -> Mapping[str, Tensor]:
         name: torch.from_numpy(block[name].transpose("chain", "draw", ...).to_numpy())
         .flatten(0, 1)
         .to(density.device, density.dtype)
-        for name in density.sites
+        for name in density.stored
     }

@@ -25,6 +25,7 @@ from pyro_bnn.infer.mcmc import MCMC
 from pyro_bnn.infer.point_estimate import maximum_a_posteriori
 from pyro_bnn.infer.predict import Predictions, likelihood_kind, predict
 from pyro_bnn.infer.recipe import Recipe
+from pyro_bnn.infer.running_statistics import with_statistics
 from pyro_bnn.infer.settings.quotient import QuotientSettings
 from pyro_bnn.logdensity import LogDensity
 from pyro_bnn.symmetry import OrbitMove, Quotient, SymmetryGroup, write_identities
@@ -58,6 +59,7 @@ def declare(script: ModelScript, recipe: Recipe) -> tuple[LogDensity, Data]:
         density = density.chunked(recipe.run.chunk_rows)
     if recipe.compiles(density.rows):
         density = density.compiled()
+    density = density.in_batches(recipe.rows_of_a_step)
     return density.augmented(data.train.transform), data
 
 
@@ -127,7 +129,7 @@ def record(
     started = time.perf_counter()
     point = maximum_a_posteriori(density, generator)
     seconds_point = time.perf_counter() - started
-    fitted = predict(density, point, data.test.x, data.test.y)
+    fitted = predict(density, with_statistics(density, point), data.test.x, data.test.y)
     script = run.recorded_script()
     attributes = {
         "model": name_of(script),

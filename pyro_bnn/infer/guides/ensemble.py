@@ -85,6 +85,11 @@ class Ensemble(Guide):
         """Count the numbers of a member as the guide does."""
         return self.guide.numbers(density)
 
+    @property
+    def rows_of_a_step(self) -> int | None:
+        """Rows of a step of the guide."""
+        return self.guide.rows_of_a_step
+
     def start(self, position: Tensor, density: LogDensity) -> Parameters:
         """Start every member as the guide does."""
         return self.guide.start(position, density)

@@ -19,7 +19,9 @@ from pyro_bnn.infer.guides.fitting import Fitted, Fitting
 from pyro_bnn.infer.guides.seeds import generators
 from pyro_bnn.infer.guides.sites import Place, places, sample_sites
 from pyro_bnn.infer.guides.training import Training
+from pyro_bnn.infer.running_statistics import with_statistics
 from pyro_bnn.logdensity import LogDensity, Rows
+from pyro_bnn.running_statistics import declare_statistic
 
 __all__ = ["Guide"]
 
@@ -102,6 +104,11 @@ class Guide(ABC):
     def epochs(self) -> int:
         """Passes over the data in all."""
         return self.training.epochs
+
+    @property
+    def rows_of_a_step(self) -> int | None:
+        """Rows whose statistics a batch norm in training mode meets; None for all."""
+        return self.training.batch_size
 
     def rate(self, epoch: float) -> float:
         """Learning rate after so many epochs."""
@@ -245,6 +252,7 @@ class Guide(ABC):
                 f"{type(self).__name__} does not know the model's sites yet: call fit(), or "
                 "setup() with the model's data"
             )
+        self._density = self._density.in_batches(self.rows_of_a_step)
         return self._density
 
     @property
@@ -286,7 +294,7 @@ class Guide(ABC):
     def sample_posterior(
         self, num_samples: int, generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
-        """Draw site values from every member.
+        """Draw site values from every member, and the running statistics that go with them.
 
         Parameters
         ----------
@@ -316,8 +324,8 @@ class Guide(ABC):
             return self.draw(state, num_samples, generators(seeds, self.density.device))
 
     def constrain(self, position: Tensor) -> dict[str, Tensor]:
-        """Map positions ``(member, draw, dim)`` to the sites' own spaces."""
-        values = self.density.constrain(position.flatten(0, 1))
+        """Map positions ``(member, draw, dim)`` to the sites' own spaces; add the statistics."""
+        values = with_statistics(self.density, self.density.constrain(position.flatten(0, 1)))
         return {name: value.unflatten(0, position.shape[:2]) for name, value in values.items()}
 
     def log_density(self, position: Tensor) -> Tensor:
@@ -366,7 +374,20 @@ class Guide(ABC):
             log_prob = self.log_prob(one, position)[0, 0]
             auxiliary = dist.Delta(position[0, 0], log_density=log_prob, event_dim=1)
             pyro.sample("_pyro_bnn_position", auxiliary, infer={"is_auxiliary": True})
-        return sample_sites(self.density, self._places, position[0, 0])
+        values = sample_sites(self.density, self._places, position[0, 0])
+        return values | self._declared(values)
+
+    def _declared(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Declare the running statistics of a draw, which `Predictive` then hands to the model."""
+        if not self.density.statistics:
+            return {}
+        with pyro.poutine.block():
+            drawn = {name: value.detach()[None] for name, value in values.items()}
+            found = with_statistics(self.density, drawn)
+        return {
+            name: declare_statistic(name, found[name][0], positive=statistic.positive)
+            for name, statistic in self.density.statistics.items()
+        }
 
     def _begin(self, source: torch.Generator) -> None:
         """Start where `fit` would, for `pyro.infer.SVI` to go on."""

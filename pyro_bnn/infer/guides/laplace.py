@@ -27,6 +27,7 @@ from pyro_bnn.infer.guides.guide import Guide
 from pyro_bnn.infer.guides.network import Network, find_network
 from pyro_bnn.infer.guides.seeds import normal
 from pyro_bnn.infer.guides.training import Training
+from pyro_bnn.infer.running_statistics import with_statistics
 from pyro_bnn.logdensity import LogDensity
 
 __all__ = ["STRUCTURES", "Laplace"]
@@ -198,6 +199,8 @@ class Laplace(Guide):
         draws = self.sample_positions(num_samples, generator)
         outputs = []
         for mode, drawn in zip(self.state["mean"], draws, strict=True):
+            values = with_statistics(density, density.constrain(mode[None]))
+            network.place({name: value[0] for name, value in values.items()})
             outputs.append(linearised(network, density, mode, drawn - mode, x))
         return torch.stack(outputs)
 
@@ -212,8 +215,8 @@ class Laplace(Guide):
             self.raised.append(raised)
             return {"root": root, "index": everything}
 
-        sites = {name: value[0] for name, value in density.constrain(point[None]).items()}
-        network.place(sites)
+        values = with_statistics(density, density.constrain(point[None]))
+        network.place({name: value[0] for name, value in values.items()})
         order = _order(density, network)
         precision = own[order]
         if not isinstance(self.prior, str):

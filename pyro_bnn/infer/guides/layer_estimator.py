@@ -13,6 +13,7 @@ from torch.distributions.transforms import ComposeTransform
 from torch.func import grad_and_value, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from pyro_bnn.errors import UserError
 from pyro_bnn.handlers import batchable, sum_log_likelihood
 from pyro_bnn.infer.guides.layer_noise import find_layers, noise_size, run_noisily
 from pyro_bnn.infer.guides.seeds import normal
@@ -36,9 +37,20 @@ class LayerEstimator:
         Multiplies the divergence from the prior.
     local : bool
         Whether to draw outputs where a weight meets a row once; else flipout throughout.
+
+    Raises
+    ------
+    UserError
+        If a batch norm in training mode makes the likelihood of a row depend on the others.
     """
 
     def __init__(self, density: LogDensity, kl_weight: float, *, local: bool) -> None:
+        if density.statistics:
+            raise UserError(
+                f"'{next(iter(density.statistics))}' joins the rows of a batch, and noise that is "
+                "drawn for each row by itself would change the loss: take estimator='plain', or "
+                "call .eval() on the network"
+            )
         self._density = density
         self._kl_weight = kl_weight
         self._local = local

@@ -29,6 +29,8 @@ class Network(NamedTuple):
         A copy, in which parameters that are no sites need no gradient.
     sites : dict of str to str
         Parameter name to site name, in the module's order.
+    statistics : dict of str to str
+        Buffer name to the name of the running statistic that it holds.
     last : tuple of str
         Sites of the last layer that was called.
     x, y : Tensor
@@ -41,6 +43,7 @@ class Network(NamedTuple):
 
     module: nn.Module
     sites: dict[str, str]
+    statistics: dict[str, str]
     last: tuple[str, ...]
     x: Tensor
     y: Tensor
@@ -48,10 +51,12 @@ class Network(NamedTuple):
     noise: float
 
     def place(self, values: dict[str, Tensor]) -> None:
-        """Give the module's parameters the values of its sites."""
+        """Give the module's parameters the values of its sites, its buffers the statistics."""
         with torch.no_grad():
             for name, site in self.sites.items():
                 self.module.get_parameter(name).copy_(values[site])
+            for name, statistic in self.statistics.items():
+                self.module.get_buffer(name).copy_(values[statistic])
 
 
 def find_network(density: LogDensity) -> Network:
@@ -93,7 +98,15 @@ def find_network(density: LogDensity) -> Network:
     for name, parameter in own_copy.named_parameters():
         parameter.requires_grad_(name in sites)
     y = nodes[density.observed[-1]]["value"]
-    return Network(own_copy, sites, last, inputs[0], y, likelihood, noise)
+    prefix = next(site[: len(site) - len(name)] for name, site in sites.items())
+    statistics = {
+        name: prefix + name
+        for name, _ in own_copy.named_buffers()
+        if prefix + name in density.statistics
+    }
+    if statistics:
+        own_copy.eval()  # normalise by what is placed
+    return Network(own_copy, sites, statistics, last, inputs[0], y, likelihood, noise)
 
 
 def watch(density: LogDensity) -> tuple[list[Call], Mapping[str, Any]]:

@@ -108,8 +108,12 @@ class GuideRun:
         sources = generators([draw_seed(seed, place) for seed in seeds], guide.density.device)
         with torch.no_grad():
             position = guide.draw(state, count, sources)
-            energy = [density.potential(column) for column in position.unbind(1)]
+            posterior = guide.constrain(position)
+            energy = [
+                density.potential(column, None, {n: v[:, draw] for n, v in posterior.items()})
+                for draw, column in enumerate(position.unbind(1))
+            ]
             stats = {"lp": -torch.stack(energy, 1)}
             if guide.has_density:
                 stats["log_q"] = guide.log_prob(state, position)
-        return {"posterior": guide.constrain(position), "sample_stats": stats}
+        return {"posterior": posterior, "sample_stats": stats}

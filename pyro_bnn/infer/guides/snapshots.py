@@ -52,6 +52,11 @@ class Snapshots(Guide):
         self.num_samples = num_samples
         self.warmup_steps = warmup_steps
 
+    @property
+    def rows_of_a_step(self) -> int | None:
+        """Rows of a step of the kernel."""
+        return self.kernel.rows_of_a_step
+
     def train(
         self,
         density: LogDensity,

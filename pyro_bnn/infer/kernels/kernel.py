@@ -93,11 +93,17 @@ class Kernel(MCMCKernel):
         """Return the adaptation that this kernel asks for over `num_steps` steps."""
         return NoAdaptation()
 
+    @property
+    def rows_of_a_step(self) -> int | None:
+        """Rows whose statistics a batch norm in training mode meets; None for all."""
+        return None
+
     def density(self, *args: Any, **kwargs: Any) -> LogDensity:
         """Return the log density of the kernel's model on the given data."""
-        if isinstance(self.model, LogDensity):
-            return self.model
-        return LogDensity(self.model, *args, **kwargs)
+        density = self.model
+        if not isinstance(density, LogDensity):
+            density = LogDensity(density, *args, **kwargs)
+        return density.in_batches(self.rows_of_a_step)
 
     # Pyro's protocol
 

@@ -140,6 +140,11 @@ class StochasticGradientKernel(Kernel):
         self.steps_per_draw = steps_per_draw
         self.control_variates = control_variates
 
+    @property
+    def rows_of_a_step(self) -> int | None:
+        """Rows of a minibatch."""
+        return self.batch_size
+
     def init(
         self, position: Tensor, density: Density, generator: torch.Generator
     ) -> StochasticState:

@@ -11,8 +11,8 @@ __all__ = ["resnet18"]
 def resnet18(classes: int = 10) -> nn.Module:
     """Return torchvision's ResNet-18 with a 3x3 stem and no pooling after it.
 
-    That is its form for CIFAR and Tiny ImageNet. Its batch norms are in evaluation mode, as `lift`
-    wants them; train it with ``.train()``.
+    That is its form for CIFAR and Tiny ImageNet. Its batch norms are in evaluation mode, of fixed
+    statistics; lift it with ``.train()`` to have them trained, a set of statistics a draw.
 
     Parameters
     ----------
