@@ -131,6 +131,11 @@ def main() -> None:
     study.findings(f"{size.script} on {data.name}.", *sentences(rows))
 
 
+def counted(number: int, what: str) -> str:
+    """Put a number before its noun."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def sentences(rows: list[dict[str, Any]]) -> list[str]:
     """Say what each method reaches, and which is best at a common price."""
     lines = []
@@ -139,8 +144,9 @@ def sentences(rows: list[dict[str, Any]]) -> list[str]:
         best = min(own, key=lambda row: row["nll"])
         one = min((row for row in own if row["modes"] == 1), key=lambda row: row["nll"])
         lines.append(
-            f"{method}: NLL {best['nll']:.4f} from {best['modes']} modes of {best['draws']} draws "
-            f"({best['passes']:,.0f} gradients of all rows); one mode reaches {one['nll']:.4f}."
+            f"{method}: NLL {best['nll']:.4f} from {counted(best['modes'], 'mode')} of "
+            f"{counted(best['draws'], 'draw')} ({best['passes']:,.0f} gradients of all rows); one "
+            f"mode reaches {one['nll']:.4f}."
         )
     prices = [max(row["passes"] for row in rows if row["method"] == m) for m in METHODS]
     common = min(prices)
