@@ -25,6 +25,7 @@ FIRST_PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 BRIEF = [
     *("--chains=2", "--warmup=4", "--draws=4"),
     *("--set=run.threads=1", "--set=run.segment_draws=2"),
+    "--no-report",  # a command of its own, which is documented too
 ]
 METHODS = {
     "hmc.toml": ["--set=kernel.num_steps=2"],
