@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import html
+import importlib.util
 import itertools
+import json
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -20,6 +25,20 @@ CSS = (Path(diagnostics.__file__).parent / "templates" / "style.css").read_text(
 TEXT = ("ink", "muted", "good", "fair", "poor", "accent")
 ENOUGH = 4.5  # of WCAG 2.2, level AA, for text
 ENOUGH_GRAPHIC = 3.0  # of WCAG 2.2, level AA, for lines and marks
+
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+AXE = importlib.util.find_spec("axe_core_python")
+ASK = """
+axe.run(document).then(found => {
+  const answer = document.createElement("pre");
+  answer.id = "axe-found";
+  answer.textContent = JSON.stringify({
+    passes: found.passes.length,
+    violations: found.violations.map(v => [v.id, v.help, v.nodes.map(n => n.html)]),
+  });
+  document.body.append(answer);
+});
+"""
 
 
 class Outline(HTMLParser):
@@ -121,6 +140,61 @@ def test_nothing_is_fetched_and_nothing_runs(page: str) -> None:
 def test_paper_has_rules_of_its_own(page: str) -> None:
     assert "@media print" in page
     assert "break-inside: avoid" in page
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BROWSER is None, reason="Chromium is not installed")
+@pytest.mark.skipif(AXE is None, reason="axe-core-python is not installed")
+@pytest.mark.parametrize("width", [400, 1280])
+@pytest.mark.parametrize("dark", [False, True])
+def test_axe_finds_nothing_in_a_browser(page: str, width: int, dark: bool, tmp_path: Path) -> None:
+    assert BROWSER is not None
+    found = asked(page, tmp_path, width, dark)
+    assert found["passes"] > 15
+    assert found["violations"] == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BROWSER is None, reason="Chromium is not installed")
+@pytest.mark.skipif(AXE is None, reason="axe-core-python is not installed")
+def test_axe_finds_what_is_wrong(page: str, tmp_path: Path) -> None:
+    broken = re.sub(r' alt="[^"]*"', "", page, count=1)
+    broken = re.sub(r"--muted: #\w+", "--muted: #dddddd", broken)
+    found = asked(broken, tmp_path, 1280, False)
+    assert {"image-alt", "color-contrast"} <= {name for name, _, _ in found["violations"]}
+
+
+def asked(page: str, folder: Path, width: int, dark: bool) -> dict:
+    """Run axe-core on a page in headless Chromium."""
+    assert BROWSER is not None
+    assert AXE is not None
+    axe = (Path(str(AXE.origin)).parent / "axe.min.js").read_text(encoding="utf-8")
+    (folder / "axe.js").write_text(axe + ASK, encoding="utf-8")
+    file = folder / "page.html"
+    script = '<script src="axe.js"></script></body>'
+    file.write_text(page.replace("</body>", script), encoding="utf-8")
+    done = subprocess.run(
+        [
+            BROWSER,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            f"--user-data-dir={folder / 'profile'}",
+            f"--window-size={width},900",
+            f"--blink-settings=preferredColorScheme={0 if dark else 1}",
+            "--virtual-time-budget=60000",
+            "--dump-dom",
+            file.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=True,
+    )
+    answer = re.search(r'<pre id="axe-found">(.*?)</pre>', done.stdout, flags=re.DOTALL)
+    assert answer is not None, done.stderr[-2000:]
+    found: dict = json.loads(html.unescape(answer[1]))
+    return found
 
 
 def palettes() -> Iterator[dict[str, str]]:
