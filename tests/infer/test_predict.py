@@ -152,6 +152,27 @@ def test_point_estimate_is_the_mode_of_a_linear_regression(x):
     torch.testing.assert_close(found["weight"][0], expected, rtol=1e-4, atol=1e-4)
 
 
+def test_point_estimate_of_many_rows_sees_few_in_a_step(monkeypatch):
+    source = torch.Generator().manual_seed(0)
+    x = torch.randn(8192, 2, dtype=torch.float64, generator=source)
+    y = x @ x.new_tensor([2.0, -1.0]) + 0.3 * torch.randn(8192, dtype=x.dtype, generator=source)
+    density = LogDensity(observing(lambda f: dist.Normal(f, 0.3)), x, y)
+    seen = []
+    plain = density.value_and_grad
+
+    def watched(position, indices=None):
+        seen.append(density.rows if indices is None else len(indices))
+        return plain(position, indices)
+
+    monkeypatch.setattr(density, "value_and_grad", watched)
+    found = maximum_a_posteriori(density, torch.Generator().manual_seed(0))["weight"]
+    assert set(seen) == {256}
+    mode = regression_mode(x, y, 0.3)[None]
+    above = density.potential({"weight": found}) - density.potential({"weight": mode})
+    # A draw of the posterior is at 1 on average, for half the number of its two weights.
+    assert 0 <= float(above) < 1
+
+
 def test_point_estimate_keeps_the_best_of_its_starts():
     """A deep well at 3 and a shallow one at -3: starts to the left of 0 end in the wrong one."""
 
