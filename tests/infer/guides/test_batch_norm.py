@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 
+import pyro
 import pytest
 import torch
+from pyro.infer import SVI, Predictive, Trace_ELBO
 from torch import nn
 
 from pyro_bnn import LogDensity, infer
@@ -26,7 +28,7 @@ from pyro_bnn.infer.guides.run import GuideRun
 from pyro_bnn.infer.predict import predict
 from pyro_bnn.nn import Normal, categorical, lift
 from pyro_bnn.symmetry import OrbitMove, Quotient, discover
-from pyro_bnn.trace import export_checkpoints, import_checkpoints, open_trace
+from pyro_bnn.trace import export_checkpoints, from_pyro, import_checkpoints, open_trace
 
 BRIEF = Training(epochs=3, batch_size=8, learning_rate=0.01)
 GUIDES = {
@@ -225,6 +227,28 @@ def test_a_run_is_exported_imported_and_reduced(normed, tmp_path):
 def _draws(data):
     flat = {name: torch.from_numpy(data[name].to_numpy()).flatten(0, 1) for name in data.data_vars}
     return _rows(flat)
+
+
+def test_pyro_predicts_by_the_statistics_of_each_draw(normed):
+    pyro.set_rng_seed(0)
+
+    guide = MeanField(normed.density, BRIEF).fit(seed=0)
+    traced = pyro.poutine.trace(guide).get_trace(normed.x, normed.y)
+    values = {n: traced.nodes[n]["value"] for n in normed.density.stored}
+    told = pyro.poutine.trace(pyro.poutine.condition(normed.model, values)).get_trace(normed.new)
+    expected = normed.probabilities(values, normed.new)
+    torch.testing.assert_close(told.nodes["y"]["fn"].probs, expected)
+    wanted = [*normed.density.stored, "y"]
+    found = Predictive(normed.model, guide=guide, num_samples=3, return_sites=wanted)(normed.new)
+    for draw in range(3):
+        values = {n: found[n][draw].reshape(shape) for n, shape in normed.density.stored.items()}
+        mean, _ = normed.statistics(values, normed.x.split(8))
+        torch.testing.assert_close(values[MEAN], mean)
+    trace = from_pyro(guide, num_samples=2, model=normed.model, model_args=(normed.x, normed.y))
+    assert trace["posterior"][VARIANCE].shape == (1, 2, 4)
+    assert set(trace["log_likelihood"].data_vars) == {"y"}
+    svi = SVI(normed.model, guide, pyro.optim.Adam({"lr": 0.1}), Trace_ELBO())
+    assert all(svi.step(normed.x, normed.y) < 1e6 for _ in range(2))
 
 
 def test_full_batch_chains_have_the_statistics_of_all_rows(normed):
