@@ -34,7 +34,11 @@ class RunSettings(Table):
     draws: int = Field(150, ge=1, description="Draws of each chain after warm-up.")
     warmup: int = Field(150, ge=0, description="Steps of warm-up.")
     seed: int = Field(0, ge=0, lt=2**63, description="Of every random number of the run.")
-    device: str = Field("cpu", description="torch device: cpu, cuda, cuda:1, ...")
+    device: str = Field(
+        "cpu",
+        pattern="^[a-z]+(:[0-9]+)?$",
+        description="torch device: cpu, cuda, cuda:1, ...",
+    )
     threads: int = Field(
         0, ge=0, description="CPU threads; 0 uses the idle cores, as counted at the start."
     )

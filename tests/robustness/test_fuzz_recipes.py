@@ -65,6 +65,7 @@ def test_tables_of_any_values(outcome, tables, overrides):
 
 @fuzzed
 @given(st.sampled_from(KEYS), SCALARS)
+@example("run.device", "\N{LINEAR B SYLLABLE B008 A}")
 def test_every_key_takes_any_value(outcome, key, value):
     table, _, name = key.partition(".")
     for kind in (*KERNELS, None):
@@ -97,7 +98,7 @@ def test_assignments_of_any_text(outcome, text):
 
 
 def test_no_key_names_a_file():
-    """Strings of a recipe choose among names, or are a device: none can be a path."""
+    """Strings of a recipe choose among names, or are a device by its pattern: none is a path."""
     free = []
     for table, _, kind in Recipe._tables():
         for name, field in kind.model_fields.items():
