@@ -42,6 +42,11 @@ class Line:
         """Height of the loss's barrier, as `barrier` defines it."""
         return barrier(self.at, self.loss)
 
+    @property
+    def rise(self) -> float:
+        """How far the loss is above the mean of its ends halfway, as `rise` defines it."""
+        return rise(self.at, self.loss)
+
 
 def barrier(at: Array, loss: Array) -> float:
     """Return how far the loss rises above the straight line between its ends.
@@ -66,6 +71,31 @@ def barrier(at: Array, loss: Array) -> float:
     """
     chord = (1 - at) * loss[0] + at * loss[-1]
     return float(np.max(loss - chord))
+
+
+def rise(at: Array, loss: Array) -> float:
+    """Return how far the loss halfway is above the mean of its ends.
+
+    Between two bad networks it is negative, where the barrier is zero and tells nothing.
+
+    Parameters
+    ----------
+    at
+        Share of the way, 0 first and 1 last, shape ``(point,)``.
+    loss
+        Loss at each point, shape ``(point,)``.
+
+    Returns
+    -------
+    float
+        ``loss(1/2) - (loss(0) + loss(1)) / 2``, interpolated if no point is halfway.
+
+    Examples
+    --------
+    >>> rise(np.array([0.0, 0.5, 1.0]), np.array([1.0, 1.5, 3.0]))
+    -0.5
+    """
+    return float(np.interp(0.5, at, loss) - (loss[0] + loss[-1]) / 2)
 
 
 def along(
@@ -107,7 +137,7 @@ def mode_lines(trace: xr.DataTree) -> dict[str, Line]:
     -------
     dict
         ``"weight"`` and ``"canonical"`` to their lines; empty if the trace has none, or they are
-        not finite at the ends.
+        not finite.
     """
     if GROUP not in trace.children:
         return {}
@@ -121,3 +151,32 @@ def mode_lines(trace: xr.DataTree) -> dict[str, Line]:
         if np.isfinite(line.loss).all() and np.isfinite(line.log_density).all():
             found[str(space)] = line
     return found
+
+
+def null_rises(trace: xr.DataTree) -> dict[str, Array]:
+    """Read how far the loss rises between draws of the prior, the control of `mode_lines`.
+
+    Parameters
+    ----------
+    trace
+        A trace; its group ``mode_line`` holds ``null_loss`` over ``(space, pair, at)``.
+
+    Returns
+    -------
+    dict
+        ``"weight"`` and ``"canonical"`` to the `rise` of the pairs whose losses are finite in
+        both, shape ``(pair,)``; empty if the trace has none.
+    """
+    if GROUP not in trace.children or "null_loss" not in trace[GROUP]:
+        return {}
+    group = trace[GROUP].to_dataset()
+    at = group["at"].to_numpy().astype(float)
+    loss = group["null_loss"].transpose("space", "pair", "at").to_numpy().astype(float)
+    loss = loss[:, np.isfinite(loss).all(axis=(0, 2))]
+    if not loss.shape[1]:
+        return {}
+    spaces = map(str, group["space"].to_numpy())
+    return {
+        space: np.array([rise(at, one) for one in losses])
+        for space, losses in zip(spaces, loss, strict=True)
+    }

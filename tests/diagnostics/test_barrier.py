@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from pyro_bnn.diagnostics.barrier import along, barrier, mode_lines
+from pyro_bnn.diagnostics.barrier import along, barrier, mode_lines, null_rises
 from pyro_bnn.diagnostics.plots.line import plot_lines
+from pyro_bnn.diagnostics.report.orbits import quotient_pictures
 
 
 def test_barrier_of_a_double_well_is_its_closed_form() -> None:
@@ -56,3 +57,28 @@ def test_lines_of_a_trace_and_their_picture() -> None:
     assert mode_lines(xr.DataTree()) == {}
     broken = group.where(group["at"] < 1)
     assert mode_lines(xr.DataTree.from_dict({"mode_line": broken})) == {}
+
+
+@pytest.mark.usefixtures("_undrawn")
+def test_the_control_stands_beside_the_line() -> None:
+    at = np.linspace(0, 1, 5)
+    hill = np.sin(np.pi * at)
+    group = xr.Dataset(
+        {
+            "loss": (("space", "at"), [hill, 0.1 * hill]),
+            "log_density": (("space", "at"), [-hill, -0.1 * hill]),
+            "null_loss": (
+                ("space", "pair", "at"),
+                [[-4 * hill, -5 * hill, np.nan * hill], [-3 * hill, -2 * hill, hill]],
+            ),
+        },
+        {"space": ["weight", "canonical"], "at": at},
+    )
+    trace = xr.DataTree.from_dict({"mode_line": group})
+    found = null_rises(trace)
+    np.testing.assert_allclose(found["weight"], [-4, -5])
+    np.testing.assert_allclose(found["canonical"], [-3, -2])
+    (picture,) = quotient_pictures(trace)
+    assert "by 1 as sampled and 0.1 canonical" in picture.caption
+    assert "by -4.5 as sampled and -2.5 canonical (medians of 2)" in picture.caption
+    assert null_rises(xr.DataTree.from_dict({"mode_line": group.drop_vars("null_loss")})) == {}

@@ -44,6 +44,9 @@ def test_splits_from_elsewhere_are_predicted_and_runs_compared(runs, command, tm
         # Both lines join the same two functions.
         ends = line["loss"].isel(at=[0, -1]).to_numpy()
         np.testing.assert_allclose(ends[0], ends[1], rtol=1e-4)
+        null = line["null_loss"].isel(at=[0, -1]).to_numpy()
+        np.testing.assert_allclose(null[0], null[1], rtol=1e-4)
+        assert len({float(one) for one in null[0].ravel()}) == null[0].size
     summary = json.loads((runs[0] / "summary.json").read_text())
     assert 0 <= summary["ood.auroc"] <= 1
     assert summary["loo.rows"] == 20

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -9,7 +11,7 @@ from numpy.typing import NDArray
 from pyro_bnn.diagnostics.plots.style import MUTED, RULE, chain_colours, figure, look
 
 Array = NDArray[np.float64]
-_POINTS = 2_000
+_POINTS = 500
 
 
 def plot_mass(before: Array, after: Array) -> Figure:
@@ -23,11 +25,11 @@ def plot_mass(before: Array, after: Array) -> Figure:
     Returns
     -------
     matplotlib.figure.Figure
-        Left, a dot a draw, coloured by chain, with the diagonal that none can cross; right, the
-        excess in percent.
+        Left, a dot a draw, of at most 500 evenly spaced, coloured by chain, with the diagonal that
+        none can cross; right, the excess of all draws in percent.
     """
     fine = np.isfinite(before) & np.isfinite(after) & (after > 0)
-    step = max(1, before.size // _POINTS)
+    step = max(1, math.ceil(before.size / _POINTS))
     with look():
         picture = figure(2.9)
         left, right = picture.subplots(1, 2, width_ratios=(1.25, 1))

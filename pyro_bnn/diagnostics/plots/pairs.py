@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from pyro_bnn.diagnostics.plots.style import chain_colours, figure, look
 
 Array = NDArray[np.float64]
-_POINTS = 1_000
+_POINTS = 400
 
 
 def plot_pairs(names: Sequence[str], values: Array) -> Figure:
@@ -27,10 +28,10 @@ def plot_pairs(names: Sequence[str], values: Array) -> Figure:
     Returns
     -------
     matplotlib.figure.Figure
-        A colour a chain. At most 1,000 draws are shown, evenly spaced.
+        A colour a chain. At most 400 draws are shown, evenly spaced.
     """
     count, chains, draws = values.shape
-    step = max(1, chains * draws // _POINTS)
+    step = max(1, math.ceil(chains * draws / _POINTS))
     chain = np.repeat(np.arange(chains), draws)
     flat = values.reshape(count, -1)
     fine = np.isfinite(flat).all(axis=0)

@@ -21,7 +21,12 @@ from pyro_bnn.diagnostics.plots.style import (
 Array = NDArray[np.float64]
 
 _FLOOR = 5e-4
-_DASHES = {"weight": (0, (5, 2)), "canonical": (0, (1.2, 1.2)), "function": "solid"}
+_DASHES = {
+    "weight": (0, (5, 2)),
+    "canonical": (0, (1.2, 1.2)),
+    "null": (0, (5, 1.5, 1.2, 1.5)),
+    "function": "solid",
+}
 
 _SCALE = Scale(
     place=lambda rhat: np.log10(np.maximum(rhat - 1.0, _FLOOR)),
@@ -93,5 +98,10 @@ def plot_rhat_overlaid(rhat: Mapping[str, Array]) -> Figure:
         axes.set_xlabel("R-hat (dashed: 1.01 and 1.05)")
         axes.set_ylabel("share of scalars above")
         axes.grid(axis="y", color=RULE, lw=0.5)
-        picture.legend(loc="outside upper left", ncols=3, frameon=False, handlelength=2.2)
+        picture.legend(
+            loc="outside upper left",
+            ncols=3 if len(rhat) < 4 else 2,
+            frameon=False,
+            handlelength=2.2,
+        )
     return picture

@@ -31,7 +31,7 @@ SKY = "#56b4e9"
 SERIES = (BLUE, ORANGE, GREEN, AMBER, PURPLE, SKY)
 """Lines of one picture, in this order; markers tell them apart too."""
 
-SPACE_COLOURS = {"weight": ORANGE, "canonical": AMBER, "function": BLUE}
+SPACE_COLOURS = {"weight": ORANGE, "canonical": AMBER, "function": BLUE, "null": MUTED}
 SPACE_NAMES = {
     "weight": "weights",
     "canonical": "canonical weights",

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from pyro_bnn.diagnostics.barrier import mode_lines
+from pyro_bnn.diagnostics.barrier import Line, mode_lines, null_rises
 from pyro_bnn.diagnostics.blocks import gather
+from pyro_bnn.diagnostics.format import number
 from pyro_bnn.diagnostics.report.pieces import Picture, picture
 
 _ROWS = 4
@@ -63,7 +65,8 @@ def quotient_pictures(trace: xr.DataTree) -> list[Picture]:
             picture(
                 plot_pairs(*pairs),
                 "Scatter plots of every pair of four canonical weights, coloured by chain.",
-                "Canonical weights in pairs, a colour a chain: chains that agree cover each other.",
+                "Canonical weights of evenly spaced draws in pairs, a colour a chain: chains that"
+                " agree cover each other.",
             )
         )
     lines = mode_lines(trace)
@@ -73,10 +76,27 @@ def quotient_pictures(trace: xr.DataTree) -> list[Picture]:
                 plot_lines(lines),
                 "Loss and log density along the line between two chains.",
                 "Along the line from the last draw of the first chain to that of the last: the"
-                " barrier is how far the loss rises above the straight line between its ends.",
+                " barrier is how far the loss rises above the straight line between its ends."
+                + _line_control(lines, null_rises(trace)),
             )
         )
     return pictures
+
+
+def _line_control(lines: Mapping[str, Line], null: Mapping[str, Array]) -> str:
+    """Say what the quotient does to the loss halfway, here and between draws of the prior."""
+    if not {"weight", "canonical"} <= set(lines) or set(null) != set(lines):
+        return ""
+    ours = {space: line.rise for space, line in lines.items()}
+    theirs = {space: float(np.median(rises)) for space, rises in null.items()}
+    here, there = (
+        f"{number(found['weight'])} as sampled and {number(found['canonical'])} canonical"
+        for found in (ours, theirs)
+    )
+    return (
+        f" Halfway, the loss is above the mean of the ends by {here}. Control: between draws of the"
+        f" prior, put through the same quotient, by {there} (medians of {len(null['weight'])})."
+    )
 
 
 def _joint(trace: xr.DataTree) -> dict[tuple[str, str], tuple[Array, Array]]:

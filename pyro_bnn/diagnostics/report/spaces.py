@@ -27,11 +27,6 @@ _SPACES = {
 
 def space_rows(found: Diagnosis) -> list[dict[str, str]]:
     """Lay out R-hat and ESS of each space."""
-    shown: dict[Space, Convergence] = {}
-    for space, result in found.convergence.items():
-        shown[space] = result
-        if space == "canonical" and found.null is not None:
-            shown["null"] = found.null
     return [
         {
             "name": _SPACES[space],
@@ -45,8 +40,18 @@ def space_rows(found: Diagnosis) -> list[dict[str, str]]:
             "tail_median": whole(over(np.median, result.ess_tail)),
             "mcse": number(over(np.max, result.relative_mcse)),
         }
-        for space, result in shown.items()
+        for space, result in _with_control(found).items()
     ]
+
+
+def _with_control(found: Diagnosis) -> dict[Space, Convergence]:
+    """Put the null control after the canonical weights, where there is one."""
+    shown: dict[Space, Convergence] = {}
+    for space, result in found.convergence.items():
+        shown[space] = result
+        if space == "canonical" and found.null is not None:
+            shown["null"] = found.null
+    return shown
 
 
 def layer_rows(found: Diagnosis) -> list[dict[str, Any]]:
@@ -59,10 +64,15 @@ def layer_rows(found: Diagnosis) -> list[dict[str, Any]]:
     names = dict.fromkeys(name for column in columns for name in column)
     if len(names) < 2:
         return []
-    return [
+    rows: list[dict[str, Any]] = [
         {"name": name, "cells": [cell for column in columns for cell in _cells(column.get(name))]}
         for name in names
     ]
+    if found.null is not None:
+        control = {part.name: part for part in split(found.null)}
+        for row in rows:
+            row["cells"].append(_cells(control.get(row["name"]))[0])
+    return rows
 
 
 def _cells(part: Part | None) -> tuple[str, str, str]:
@@ -99,12 +109,9 @@ def space_pictures(found: Diagnosis) -> list[Picture]:
     from pyro_bnn.diagnostics.plots.ess import plot_ess
     from pyro_bnn.diagnostics.plots.rhat import plot_rhat, plot_rhat_overlaid
 
-    rhat: dict[str, NDArray[np.float64]] = {
-        space: result.rhat for space, result in found.convergence.items()
-    }
-    ess: dict[str, NDArray[np.float64]] = {
-        space: result.ess_bulk for space, result in found.convergence.items()
-    }
+    results = _with_control(found)
+    rhat: dict[str, NDArray[np.float64]] = {space: one.rhat for space, one in results.items()}
+    ess: dict[str, NDArray[np.float64]] = {space: one.ess_bulk for space, one in results.items()}
     pictures = []
     if any(np.isfinite(values).any() for values in rhat.values()):
         pictures.append(

@@ -2,28 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 import xarray as xr
 from numpy.typing import NDArray
+from torch import Tensor
 
-from pyro_bnn.diagnostics.barrier import GROUP, along
+from pyro_bnn.diagnostics.barrier import GROUP, Line, along
+from pyro_bnn.halving import Halving
 from pyro_bnn.infer.running_statistics import with_statistics
 from pyro_bnn.logdensity import LogDensity
+from pyro_bnn.symmetry import Quotient
+from pyro_bnn.symmetry.null import prior_draws
 from pyro_bnn.trace import add_groups, open_trace
 
 __all__ = ["record_line"]
 
+PAIRS = 4
+"""Lines between draws of the prior."""
+
 _SPACES = {"weight": "posterior", "canonical": "canonical_posterior"}
+_CHUNK_SCALARS = 2**20  # of the data, over points: 256 MiB of activations, as for predictions
+_PRIOR = 16  # draws in each of two chains, so that there is something to match to
+
+Sites = Mapping[str, Tensor]
+Array = NDArray[np.float64]
 
 
-def record_line(file: Path, density: LogDensity) -> None:
+def record_line(file: Path, density: LogDensity, quotient: Quotient) -> None:
     """Add ``mode_line``: from the last draw of one chain to that of another, raw and canonical.
 
-    The chains are the first and the last; the line is straight in unconstrained space. Nothing is
-    added to a trace of one chain, or where those draws are not finite.
+    The chains are the first and the last; the line is straight in unconstrained space. Beside it
+    stands the control ``null_loss``: the loss along the lines between four pairs of draws from the
+    prior, raw and put through the same quotient. Nothing is added to a trace of one chain, or where
+    those draws are not finite.
 
     Parameters
     ----------
@@ -31,24 +46,11 @@ def record_line(file: Path, density: LogDensity) -> None:
         The trace.
     density : LogDensity
         Of the model, on its training data.
+    quotient : Quotient
+        What made the canonical draws of the trace.
     """
-    rows = max(1, density.rows)
-
-    def evaluate(
-        points: dict[str, NDArray[np.float64]],
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        # One point at a time: a batch would hold the activations of all.
-        values = []
-        for point in torch.from_numpy(points["position"]).to(density.dtype).split(1):
-            position = point.to(density.device)
-            held = with_statistics(density, density.constrain(position))
-            loss = -density.log_likelihood(position, None, held) / rows
-            energy = density.potential(position, None, held)
-            values.append(torch.stack([loss[0], -energy[0]]).cpu())
-        loss, log_density = torch.stack(values, dim=1).double().numpy()
-        return loss, log_density
-
-    lines = {}
+    lines: dict[str, Line] = {}
+    others: dict[str, Tensor] = {}
     with open_trace(file) as trace, torch.no_grad():
         for space, group in _SPACES.items():
             if group not in trace.children or trace[group].sizes["chain"] < 2:
@@ -57,9 +59,9 @@ def record_line(file: Path, density: LogDensity) -> None:
             values = {name: torch.from_numpy(ends[name].to_numpy()) for name in density.sites}
             if not all(bool(value.isfinite().all()) for value in values.values()):
                 return
-            on_device = {name: value.to(density.device) for name, value in values.items()}
-            position = density.unconstrain(on_device).double().cpu().numpy()
-            lines[space] = along({"position": position[0]}, {"position": position[1]}, evaluate)
+            lines[space] = _line(density, values)
+            others = {n: v for n, v in values.items() if n not in quotient.group.shapes}
+        null = _null(density, quotient, others)
     found = xr.Dataset(
         {
             name: (("space", "at"), np.stack([getattr(line, name) for line in lines.values()]))
@@ -67,4 +69,44 @@ def record_line(file: Path, density: LogDensity) -> None:
         },
         coords={"space": list(lines), "at": lines["weight"].at},
     )
+    if null is not None:
+        found["null_loss"] = (("space", "pair", "at"), null)
     add_groups(file, {GROUP: found})
+
+
+def _null(density: LogDensity, quotient: Quotient, others: Sites) -> Array | None:
+    """Return the loss between draws of the prior, ``(space, pair, at)``; None without a prior."""
+    draws = prior_draws(density, quotient.group, 2 * _PRIOR)
+    if draws is None:
+        return None
+    canonical = quotient.again().reduce(draws, chains=2).params
+    losses = []
+    for params in (draws, canonical):
+        for pair in range(PAIRS):
+            both = [_PRIOR - 1 - pair, 2 * _PRIOR - 1 - pair]
+            ends = {name: params[name][both] for name in quotient.group.shapes}
+            # What is no weight of the network, as a noise, is what it was in the draws.
+            losses.append(_line(density, {**others, **ends}).loss)
+    return np.stack(losses).reshape(2, PAIRS, -1)
+
+
+def _line(density: LogDensity, ends: Sites) -> Line:
+    """Evaluate along the line between two points, given as sites ``(2, *site)``."""
+    on_device = {name: ends[name].to(density.device) for name in density.sites}
+    position = density.unconstrain(on_device).double().cpu().numpy()
+    inputs = sum(one.numel() for one in density.args if isinstance(one, Tensor))
+    together = Halving(max(1, _CHUNK_SCALARS // max(1, inputs)), "lines", "points")
+
+    def evaluate(points: dict[str, Array]) -> tuple[Array, Array]:
+        whole = torch.from_numpy(points["position"]).to(density.dtype)
+
+        def some(span: slice) -> Tensor:
+            part = whole[span].to(density.device)
+            held = with_statistics(density, density.constrain(part))
+            loss = -density.log_likelihood(part, None, held) / max(1, density.rows)
+            return torch.stack([loss, -density.potential(part, None, held)]).cpu()
+
+        loss, log_density = torch.cat([*together.run(some, len(whole))], 1).double().numpy()
+        return loss, log_density
+
+    return along({"position": position[0]}, {"position": position[1]}, evaluate)

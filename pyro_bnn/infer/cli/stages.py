@@ -176,9 +176,10 @@ def quotient(
     mapped: Map = map,
 ) -> None:
     """Add ``canonical_posterior``, ``symmetry``, ``identities`` and ``mode_line`` to a trace."""
-    _map(group, settings).apply(trace, source=density, mapped=mapped)
+    divide = _map(group, settings)
+    divide.apply(trace, source=density, mapped=mapped)
     write_identities(trace, density, group)
-    record_line(trace, density)
+    record_line(trace, density, divide)
 
 
 def quotient_collection(
