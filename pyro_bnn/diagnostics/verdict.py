@@ -127,7 +127,8 @@ def _space(result: Convergence, null: Convergence | None) -> Verdict:
     level = convergence_level(result)
     rhat = result.rhat[~np.isnan(result.rhat)]
     if not len(rhat):
-        reason = "one chain only" if result.chains < 2 else f"{result.draws} draws a chain"
+        few = "one draw a chain" if result.draws == 1 else f"{result.draws} draws a chain"
+        reason = "one chain only" if result.chains < 2 else few
         text = f"R-hat is not defined ({reason}, or all draws constant or not finite)."
     else:
         strict, loose = (percent(float(np.mean(rhat <= limit))) for limit in (STRICT, LOOSE))
@@ -144,12 +145,12 @@ def _space(result: Convergence, null: Convergence | None) -> Verdict:
             f", below {ENOUGH:.0f} for {percent(low)}." if low else f", all {ENOUGH:.0f} or more."
         )
     for names, words in (
-        (result.constant, "never change"),
-        (result.nonfinite, "have draws that are not finite"),
+        (result.constant, "Scalars that never change"),
+        (result.nonfinite, "Scalars with draws that are not finite"),
     ):
         if names:
             some = ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
-            text += f" {len(names):,} scalars {words} ({some}) and have no R-hat."
+            text += f" {words}, and so have no R-hat: {len(names):,} ({some})."
     control = np.empty(0) if null is None else null.rhat[~np.isnan(null.rhat)]
     if len(control):
         text += (
@@ -238,10 +239,10 @@ def _sampler(found: Diagnosis) -> list[Verdict]:
             text = f"BFMI is below {LOW_BFMI} in {low} of {len(sampler.bfmi)} chains: heavy tails."
         results.append(Verdict("poor" if low else "good", "Energy", text))
     if sampler.nonfinite:
-        text = f"{sampler.nonfinite:,} draws hold a weight that is NaN or infinite."
+        text = f"Draws that hold a weight that is NaN or infinite: {sampler.nonfinite:,}."
         results.append(Verdict("poor", "Finite draws", text))
     if found.posterior is not None and found.posterior.left_out:
-        text = f"{found.posterior.left_out:,} draws with NaN are left out of the averages."
+        text = f"Draws with NaN, left out of the averages: {found.posterior.left_out:,}."
         results.append(Verdict("poor", "Finite predictions", text))
     if found.posterior is not None and found.posterior.problem:
         text = f"{found.posterior.problem} Scores that need the labels are left out."

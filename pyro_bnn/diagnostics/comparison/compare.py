@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from pyro_bnn.diagnostics.comparison.entry import Entry, entry
+from pyro_bnn.diagnostics.comparison.entry import Entry, entry, unscored
 from pyro_bnn.diagnostics.comparison.resampling import RESAMPLES
 from pyro_bnn.diagnostics.comparison.seeds import over_seeds, recipe_key
 from pyro_bnn.diagnostics.comparison.table import Comparison
@@ -32,7 +32,8 @@ def compare(
     """Put runs on one model script into one table.
 
     Runs that differ in their seed only are averaged, with an interval over seeds; the others have
-    bootstrap intervals over test inputs (over draws for the MMD).
+    bootstrap intervals over test inputs (over draws for the MMD). Scores on other test labels than
+    those of the first run are left out, as they are of other questions.
 
     Parameters
     ----------
@@ -57,7 +58,7 @@ def compare(
     Raises
     ------
     UserError
-        If there are no runs, or their test labels differ.
+        If there are no runs.
     """
     named = runs if isinstance(runs, Mapping) else _named([Path(run) for run in runs])
     if not named:
@@ -65,8 +66,8 @@ def compare(
     with ExitStack() as stack:
         traces = {name: _opened(run, stack) for name, run in named.items()}
         target = None if reference is None else _opened(reference, stack)
-        labels = _refuse_other_labels(traces)
-        notes = [*labels, *_differences(traces)]
+        notes, apart = _other_labels(traces)
+        notes += _differences(traces)
         groups: dict[str, list[Entry]] = {}
         seen: set[tuple[str | None, str]] = set()
         for name, trace in traces.items():
@@ -78,7 +79,8 @@ def compare(
             if target is not None and _same(named[name], reference):
                 notes.append(f"{name} is the reference itself: its distance to it is left out.")
                 other = None
-            groups.setdefault(key, []).append(entry(name, trace, other, resamples, seed, mapped))
+            one = entry(name, trace, other, resamples, seed, mapped)
+            groups.setdefault(key, []).append(unscored(one) if name in apart else one)
     entries = _stacked([over_seeds(group) for group in groups.values()])
     notes += [note for one in entries for note in one.notes]
     return Comparison(tuple(entries), tuple(notes), reference is not None)
@@ -108,24 +110,24 @@ def _same(run: Run, reference: Run | None) -> bool:
     return Path(run).resolve() == Path(reference).resolve()
 
 
-def _refuse_other_labels(traces: Mapping[str, xr.DataTree]) -> Iterator[str]:
-    known: dict[str, np.ndarray] = {}
-    missing = []
-    for name, trace in traces.items():
-        group = "predictions_constant_data"
-        if group in trace.children and "y" in trace[group]:
-            known[name] = trace[group]["y"].to_numpy()
-        else:
-            missing.append(f"{name}: the trace holds no test labels.")
-    names = list(known)
-    for other in names[1:]:
-        if not np.array_equal(known[names[0]], known[other]):
-            sizes = f"{len(known[names[0]]):,} and {len(known[other]):,} labels"
-            raise UserError(
-                f"runs {names[0]} and {other} were judged on different test splits ({sizes}): "
-                "compare runs on one data set."
-            )
-    return iter(missing)
+def _other_labels(traces: Mapping[str, xr.DataTree]) -> tuple[list[str], set[str]]:
+    """Say which runs have no test labels, and which others than the first; name the latter."""
+    group = "predictions_constant_data"
+    known = {
+        name: trace[group]["y"].to_numpy()
+        for name, trace in traces.items()
+        if group in trace.children and "y" in trace[group]
+    }
+    notes = [f"{name}: the trace holds no test labels." for name in traces if name not in known]
+    first = next(iter(known), "")
+    apart = {name for name, y in known.items() if not np.array_equal(known[first], y)}
+    notes += [
+        f"Runs {first} and {name} were judged on different test splits ({len(known[first]):,} and"
+        f" {len(known[name]):,} labels): the scores of {name} are left out."
+        for name in known
+        if name in apart
+    ]
+    return notes, apart
 
 
 def _differences(traces: Mapping[str, xr.DataTree]) -> list[str]:

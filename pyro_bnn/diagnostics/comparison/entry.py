@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from pyro_bnn.diagnostics.comparison.columns import COLUMNS
 from pyro_bnn.diagnostics.comparison.resampling import (
     Interval,
     detection_intervals,
@@ -20,10 +21,12 @@ from pyro_bnn.diagnostics.comparison.resampling import (
 )
 from pyro_bnn.diagnostics.convergence import convergence
 from pyro_bnn.diagnostics.finer import member_numbers
+from pyro_bnn.diagnostics.format import number
 from pyro_bnn.diagnostics.loo import loo
 from pyro_bnn.diagnostics.ood import out_of_distribution
 from pyro_bnn.diagnostics.prediction import Prediction, posterior_prediction
 from pyro_bnn.diagnostics.quality import posterior_quality
+from pyro_bnn.diagnostics.quality.posterior import WeightSpace
 from pyro_bnn.diagnostics.sampler import sampler
 from pyro_bnn.errors import UserError
 from pyro_bnn.tasks import Map
@@ -94,9 +97,9 @@ def entry(
     }
     intervals: dict[str, Interval] = {}
     notes: list[str] = []
-    for key, number in (("seconds", found.seconds), ("gradients", found.gradients)):
-        if not math.isnan(number):
-            values[key] = number
+    for key, cost in (("seconds", found.seconds), ("gradients", found.gradients)):
+        if not math.isnan(cost):
+            values[key] = cost
     prediction = posterior_prediction(trace)
     if prediction is None:
         notes.append(f"{name}: the trace holds no predictions.")
@@ -123,6 +126,24 @@ def entry(
         intervals,
         None if prediction is None else prediction.log_predictive,
         tuple(notes),
+    )
+
+
+def unscored(one: Entry) -> Entry:
+    """Leave out of a row what depends on the test split: scores, detection, agreement.
+
+    Parameters
+    ----------
+    one
+        The row.
+    """
+    scores = {c.key for c in COLUMNS if c.group in {"predictions", "elsewhere"} and c.key != "loo"}
+    scores |= {"agreement", "total_variation"}
+    return replace(
+        one,
+        values={key: value for key, value in one.values.items() if key not in scores},
+        intervals={key: ends for key, ends in one.intervals.items() if key not in scores},
+        log_predictive=None,
     )
 
 
@@ -204,16 +225,25 @@ def _quality(
         )
     except UserError as error:
         return [f"{name}: no distance to the reference: {error}"]
-    for key, space in (("mmd", "weight"), ("ns", "canonical")):
-        estimate = found.whole("weight" if space == "weight" else "canonical")
+    spaces: tuple[tuple[str, WeightSpace], ...] = (("mmd", "weight"), ("ns", "canonical"))
+    for key, space in spaces:
+        estimate = found.whole(space)
         if estimate is not None:
             values[key], intervals[key] = estimate.value, estimate.interval
-    for key, number in (
+    for key, share in (
         ("agreement", found.agreement),
         ("total_variation", found.total_variation),
     ):
-        if number is not None:
-            values[key] = number
+        if share is not None:
+            values[key] = share
     if found.agreement is not None and prediction is not None and resamples:
         intervals |= function_intervals(prediction, reference, resamples, seed)
-    return []
+    null = found.whole("null")
+    if null is None:
+        return []
+    low, high = (number(end) for end in null.interval)
+    return [
+        f"{name}: control of NS: draws of the prior, aligned as those of the run and of the"
+        f" reference were, have {number(null.value)} ({low} to {high}); what differs from 0 comes"
+        " from the alignment alone."
+    ]

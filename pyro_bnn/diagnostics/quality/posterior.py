@@ -26,9 +26,13 @@ from pyro_bnn.tasks import Map
 SAMPLES = 500
 WHOLE = "all"
 
-WeightSpace = Literal["weight", "canonical"]
+WeightSpace = Literal["weight", "canonical", "null"]
 
-_GROUPS: dict[WeightSpace, str] = {"weight": "posterior", "canonical": "canonical_posterior"}
+_GROUPS: dict[WeightSpace, str] = {
+    "weight": "posterior",
+    "canonical": "canonical_posterior",
+    "null": "canonical_prior",
+}
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,8 @@ class WeightDistance:
     Attributes
     ----------
     space
-        ``"weight"`` or ``"canonical"``.
+        ``"weight"``, ``"canonical"``, or ``"null"``: draws of the prior, aligned as the draws of
+        each trace were, the control of ``"canonical"``.
     layer
         What precedes the last dot of its sites' names, or ``"all"``.
     mmd
@@ -100,7 +105,7 @@ def posterior_quality(
     ----------
     trace, reference
         Traces with the group ``posterior``; with ``canonical_posterior`` and ``predictions``
-        where those are to be compared.
+        where those are to be compared, with ``canonical_prior`` for the control of the former.
     samples
         Draws of each at most.
     permutations, resamples
@@ -130,20 +135,25 @@ def posterior_quality(
     first = _posterior(trace, "trace")
     second = _posterior(reference, "reference")
     refuse_other_model(first, second)
-    picks = [usable_draws(group) for group in (first, second)]
+    usable = [usable_draws(group) for group in (first, second)]
     effective = [effective_draws(group) for group in (first, second)]
-    size = min(samples, *(len(pick) for pick in picks), *effective)
+    size = min(samples, *(len(pick) for pick in usable), *effective)
     if size < 2:
         raise UserError("a trace has fewer than two finite draws: there is nothing to compare.")
-    here, there = (pick.spaced(size) for pick in picks)
+    here, there = (pick.spaced(size) for pick in usable)
     weights: list[WeightDistance] = []
     for space, name in _GROUPS.items():
         if all(name in one.children and one[name].data_vars for one in (trace, reference)):
             groups = trace[name].to_dataset(), reference[name].to_dataset()
+            picks = (here, there)
+            if space == "null":
+                groups, picks = _apart(groups, size)
+            if len(picks[0]) < 2:
+                continue
             weights += _space(
                 space,
                 groups,
-                (here, there),
+                picks,
                 (permutations, resamples),
                 seed,
                 torch.device(device),
@@ -175,6 +185,17 @@ def layers(names: list[str]) -> dict[str, list[str]]:
     for name in names:
         result.setdefault(name.rpartition(".")[0] or name, []).append(name)
     return result
+
+
+def _apart(
+    groups: tuple[xr.Dataset, xr.Dataset], size: int
+) -> tuple[tuple[xr.Dataset, xr.Dataset], tuple[Draws, Draws]]:
+    """Take every other draw here and the others there: all traces have the same of the prior."""
+    dim = "draw" if min(group.sizes["draw"] for group in groups) > 1 else "chain"
+    even, odd = (group.isel({dim: slice(i, None, 2)}) for i, group in enumerate(groups))
+    first, second = usable_draws(even), usable_draws(odd)
+    size = min(size, len(first), len(second))
+    return (even, odd), (first.spaced(size), second.spaced(size))
 
 
 def _posterior(trace: xr.DataTree, which: str) -> xr.Dataset:

@@ -100,10 +100,22 @@ def test_the_same_run_twice_is_not_two_seeds(make_trace: MakeTrace) -> None:
     assert len(compare({"a": one, "b": one}, resamples=0).entries) == 2
 
 
-def test_other_labels_are_refused_and_other_models_said(make_trace: MakeTrace) -> None:
+def test_scores_on_other_labels_are_left_out(make_trace: MakeTrace) -> None:
+    first, other = run(make_trace, draws=20), make_trace(seed=3, draws=20)
+    other.attrs["data"] = "moons"
+    found = compare({"a": first, "b": other}, reference=run(make_trace, 5, draws=20), resamples=0)
+    text = " ".join(found.notes)
+    assert "a and b were judged on different test splits (40 and 40 labels)" in text
+    assert "differ in their data (a: not stated, b: moons)" in text
+    values = [one.values for one in found.entries]
+    assert {"accuracy", "nll", "aupr", "agreement"} <= set(values[0])
+    assert {"accuracy", "nll", "aupr", "agreement", "stacking"}.isdisjoint(values[1])
+    assert {"mmd", "ns", "rhat", "ess", "seconds"} <= set(values[1])
+    assert "left out" in found.to_html()
+
+
+def test_other_models_are_said(make_trace: MakeTrace) -> None:
     first = run(make_trace, draws=20)
-    with pytest.raises(UserError, match=r"a and b were judged on different test splits"):
-        compare({"a": first, "b": make_trace(seed=3, draws=20)}, resamples=0)
     other = run(make_trace, 1, "nuts", draws=20, hidden=5)
     other.attrs["model"] = "wider"
     found = compare({"a": first, "b": other}, reference=first.copy(), resamples=0)

@@ -32,16 +32,35 @@ def independent(
 def test_layers_spaces_and_the_whole(make_trace: MakeTrace) -> None:
     found = posterior_quality(independent(make_trace, 1, 0.5), independent(make_trace, 2))
     assert [(w.space, w.layer) for w in found.weights] == [
-        (space, layer) for space in ("weight", "canonical") for layer in ("0", "2", "all")
+        (space, layer) for space in ("weight", "canonical", "null") for layer in ("0", "2", "all")
     ]
     assert found.samples == 60
-    raw, canonical = found.whole("weight"), found.whole("canonical")
+    raw, canonical, null = (found.whole(space) for space in ("weight", "canonical", "null"))
     assert raw is not None
     assert canonical is not None
+    assert null is not None
     assert raw.p_value < 0.01 < canonical.p_value
+    # Both traces have the same draws of the prior; these are split, not compared with themselves.
+    assert null.interval[0] < 0 < null.interval[1]
+    assert null.p_value > 0.01
     assert raw.interval[0] < raw.value < raw.interval[1]
     wasserstein = {(w.space, w.layer): w.wasserstein for w in found.weights}
     assert wasserstein["weight", "all"] > wasserstein["canonical", "all"]
+
+
+def test_the_control_tells_an_alignment_that_makes_a_difference(make_trace: MakeTrace) -> None:
+    first, second = make_trace(seed=0), make_trace(seed=0)
+    for site, values in first["canonical_prior"].data_vars.items():
+        first["canonical_prior"][site].values = values + 1.0
+    found = posterior_quality(first, second, resamples=0, by_layer=False)
+    null, canonical = found.whole("null"), found.whole("canonical")
+    assert null is not None
+    assert canonical is not None
+    assert null.p_value < 0.01
+    assert null.value > 10 * abs(canonical.value)
+    lacking = first.copy()
+    del lacking["canonical_prior"]
+    assert posterior_quality(lacking, second, resamples=0, permutations=0).whole("null") is None
 
 
 def test_the_whole_is_the_mmd_of_all_weights_at_once(make_trace: MakeTrace) -> None:
