@@ -25,7 +25,7 @@ _GROUPS = {
     "canonical": "canonical_posterior",
     "null": "canonical_prior",
 }
-MAX_SCALARS = 2_000
+MAX_SCALARS = 1_000
 SUBSET_SEED = 0
 
 _BATCH = 2**18  # numbers per batch of scalars: 2 MiB in float64, with some twenty temporaries
