@@ -36,7 +36,8 @@ METHODS = {
 
 # A cluster or a GPU: what stands for it here. tests/infer/distributed has a cluster.
 INSTEAD = {"tcp://10.0.0.1:8786": "none", "local": "none", "cuda": "cpu"}
-LEFT_OUT = {"resnet18_cifar100.toml"}  # needs CIFAR-100 and days; tests/study trains it briefly
+# Data that have to be fetched, and hours or days; tests/study has these networks.
+LEFT_OUT = {"resnet18_cifar100.toml", "optunet_mnist_mclmc.toml"}
 
 # Other commands, and where they or a smaller form of them are run, or that they are by hand.
 ELSEWHERE = {
