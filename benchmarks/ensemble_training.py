@@ -19,13 +19,15 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import statistics
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import torch
 from torch import nn
 
@@ -175,15 +177,33 @@ def one_by_one(x: torch.Tensor, y: torch.Tensor, members: int, training: Trainin
     return time.perf_counter() - started
 
 
-def peak_memory(workers: int) -> float:
-    """Bound what this process and its workers ever had in memory together, in MB.
+@contextmanager
+def watched_memory() -> Iterator[list[float]]:
+    """Collect, twice a second, what this process and its workers have in memory together, in MB.
 
-    The most of this process, and the most of any worker for each of them: pages that they share,
-    as those of torch's libraries, are counted for each.
+    Pages that they share, as those of torch's libraries, count once where the system says which
+    they are (proportional set size, on Linux), and once a process elsewhere.
     """
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    worker = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    return (own + workers * worker) / 1024
+    seen: list[float] = []
+    ended = threading.Event()
+    this = psutil.Process()
+
+    def look() -> None:
+        while not ended.wait(0.5):
+            total = 0
+            for process in [this, *this.children(recursive=True)]:
+                with suppress(psutil.Error):
+                    memory = process.memory_full_info()
+                    total += getattr(memory, "pss", memory.rss)
+            seen.append(total / 1e6)
+
+    watcher = threading.Thread(target=look, daemon=True)
+    watcher.start()
+    try:
+        yield seen
+    finally:
+        ended.set()
+        watcher.join()
 
 
 def optunets(members: int, looped: int, epochs: int | None, workers: int, seed: int) -> None:
@@ -197,11 +217,10 @@ def optunets(members: int, looped: int, epochs: int | None, workers: int, seed: 
     torch.set_num_threads(workers)
     density = LogDensity(script.model, x, y)
     ensemble = recipe.guide.ensemble(density, members)
-    with tempfile.TemporaryDirectory() as run:
+    with tempfile.TemporaryDirectory() as run, watched_memory() as memory:
         started = time.perf_counter()
         ensemble.fit(seed=seed, run_dir=run)
         ours = time.perf_counter() - started
-    peak = peak_memory(workers)
     torch.set_num_threads(1)
     loop = one_by_one(x, y, looped, ensemble.training)
     test = script.data.test
@@ -217,7 +236,7 @@ def optunets(members: int, looped: int, epochs: int | None, workers: int, seed: 
         f"loop, one thread: {looped} in {loop:.1f} s, {alone:.2f} s each: {alone / each:.2f} x ours"
     )
     print(f"{ensemble.batching}; {len(ensemble.failures)} trainings failed")
-    print(f"peak memory at most {peak:.0f} MB, all processes together")
+    print(f"memory of all processes together reached {max(memory):.0f} MB")
     middle, low, high = statistics.median(right), min(right), max(right)
     print(f"test accuracy of a member: median {middle:.2%}, from {low:.2%} to {high:.2%}")
 
