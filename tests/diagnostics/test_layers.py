@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import xarray as xr
 
 from pyro_bnn.diagnostics import diagnose
@@ -52,4 +53,12 @@ def test_the_report_shows_the_layer_that_does_not_mix() -> None:
 def test_one_site_needs_no_table_and_canonical_weights_stand_beside(trace: xr.DataTree) -> None:
     one = xr.DataTree.from_dict({"posterior": trace["posterior"].to_dataset()[["2.bias"]]})
     assert layer_rows(diagnose(one)) == []
-    assert {len(row["cells"]) for row in layer_rows(diagnose(trace))} == {6}
+    found = diagnose(trace)
+    rows = layer_rows(found)
+    # Three of raw weights, three of canonical ones, and the R-hat of the control.
+    assert {len(row["cells"]) for row in rows} == {7}
+    assert found.null is not None
+    control = {part.name: part.rhat for part in by_site(found.null)}
+    for row in rows:
+        median = float(row["cells"][6].split(" / ")[0])
+        assert median == pytest.approx(np.median(control[row["name"]]), abs=0.01)
