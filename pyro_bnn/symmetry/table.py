@@ -33,8 +33,9 @@ def lines(group: SymmetryGroup, measure: bool = True) -> Iterator[str]:
         yield f"No symmetry found in {len(group.shapes)} sites: the group is the identity."
     else:
         yield (
-            f"{len(group.permutable)} permutable index spaces, log |G| = {group.log_order:.1f}, "
-            f"{group.scale_dim} scales, certified to {group.certificate:.0e}"
+            f"{_counted(len(group.permutable), 'permutable index space')}, "
+            f"log |G| = {group.log_order:.1f}, {_counted(group.scale_dim, 'scale')}, "
+            f"certified to {group.certificate:.0e}"
         )
         rows = [("space", "size", "acts", "prior", "runs through")]
         rows += [_row(group, space) for space in group.spaces.values()]
@@ -163,11 +164,15 @@ def _times(axis: Sequence[Factor], name: str) -> int:
     return list(_names(axis)).count(name)
 
 
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def _translation(group: SymmetryGroup, moved: Translation) -> str:
     """Say in words what may be added to a site."""
     block = joint_block(group, moved.site, moved.block)
     place = "" if math.prod(block.sizes) == math.prod(group.shapes[moved.site]) else " (one block)"
-    size = f"({moved.size} dimensions, {_words(group, moved.name)})"
+    size = f"({_counted(moved.size, 'dimension')}, {_words(group, moved.name)})"
     if moved.along >= 0:
         return (
             f"{moved.name}{place}: the same may be added all along {block.spaces[moved.along]} "
