@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 from arviz_stats.base import array_stats  # type: ignore[attr-defined]
 from numpy.typing import NDArray
+from scipy.special import logsumexp
 
 from pyro_bnn.diagnostics.draws import effective_draws
 from pyro_bnn.diagnostics.importance import FEWEST_DRAWS, largest_reliable
@@ -118,8 +119,28 @@ def _left_out(values: Array, effective: float) -> Array:
         with warnings.catch_warnings():
             # ArviZ warns where k is large; the count is part of the result.
             warnings.simplefilter("ignore")
-            found = array_stats.loo(  # type: ignore[no-untyped-call]
-                values[:, :, moving], chain_axis=0, draw_axis=1, r_eff=effective
-            )
-        result[:, moving] = found
+            result[:, moving] = _smoothed(values[:, :, moving], effective)
     return result
+
+
+def _smoothed(values: Array, effective: float) -> Array:
+    """Do the same by ArviZ, and for rows that it refuses without smoothing.
+
+    It refuses weights whose largest are all the same, as those of chains that stand still: there is
+    no tail to fit, and k is infinite.
+    """
+    try:
+        found = array_stats.loo(  # type: ignore[no-untyped-call]
+            values, chain_axis=0, draw_axis=1, r_eff=effective
+        )
+        return np.stack(found)
+    except ValueError as error:
+        if "tail values are the same" not in str(error):
+            raise
+    rows = values.shape[-1]
+    if rows > 1:
+        parts = [_smoothed(values[..., row : row + 1], effective) for row in range(rows)]
+        return np.concatenate(parts, axis=1)
+    size = np.log(values.size)
+    elpd = size - logsumexp(-values)
+    return np.array([[elpd], [np.inf], [logsumexp(values) - size - elpd]])

@@ -34,6 +34,28 @@ def test_loo_of_a_normal_mean_is_exact() -> None:
     assert (found.rows, found.unreliable) == (n, 0)
 
 
+def test_chains_that_stand_still_are_weighed_without_a_tail() -> None:
+    still = np.repeat(np.random.default_rng(0).normal(-1, 0.3, size=(4, 1, 6)), 40, axis=1)
+    moving = np.random.default_rng(1).normal(-1, 0.3, size=(4, 40, 2))
+    values = np.concatenate([still, moving], axis=2)
+
+    def group(draws: np.ndarray) -> xr.DataTree:
+        likelihood = xr.Dataset({"y": (("chain", "draw", "row"), draws)})
+        return xr.DataTree.from_dict({"log_likelihood": likelihood})
+
+    found = loo(group(values))
+    assert found is not None
+    # Plain importance sampling: the harmonic mean of the likelihood.
+    np.testing.assert_allclose(
+        found.pointwise[:6], -np.log(np.exp(-still).mean(axis=(0, 1))), rtol=1e-12
+    )
+    mean = np.log(np.exp(still).mean(axis=(0, 1)))
+    np.testing.assert_allclose(found.lost[:6], mean - found.pointwise[:6], rtol=1e-9)
+    assert np.isinf(found.pareto_k[:6]).all()
+    assert np.isfinite(found.pareto_k[6:]).all()
+    assert found.unreliable >= 6
+
+
 def test_missing_or_broken_likelihoods_give_none() -> None:
     assert loo(xr.DataTree()) is None
     values = np.full((1, 1, 3), -1.0)
