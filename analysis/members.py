@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import json
 import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from study import Study
+from torch import Tensor
 
+from pyro_bnn import LogDensity
 from pyro_bnn.errors import UserError
 from pyro_bnn.infer.distributed.meter import steps_saved
 from pyro_bnn.infer.guides import Ensemble, Guide
@@ -42,24 +48,53 @@ def fit(study: Study, members: Ensemble, name: str, seed: int) -> Members:
     Raises
     ------
     UserError
-        If what is to be resumed was begun at another size.
+        If what is to be resumed was begun at another size, with other settings or other data.
     """
     folder = study.out / "training" / name
     if not study.resume:
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
-    note = folder / "size.txt"
-    if note.exists() and note.read_text(encoding="utf-8") != study.label:
-        raise UserError(
-            f"the training in {folder} was begun at the size {note.read_text(encoding='utf-8')}, "
-            f"not {study.label}: resume it unchanged, or leave --resume out to begin anew"
-        )
-    note.write_text(study.label, encoding="utf-8")
+    note = folder / "begun.json"
+    facts = facts_of(study, members)
+    if note.exists():
+        compare(folder, json.loads(note.read_text(encoding="utf-8")), facts)
+    note.write_text(json.dumps(facts, indent=2), encoding="utf-8")
     before = steps_saved(folder, members.size)
     began = time.perf_counter()
     with told(folder, members.size):
         members.fit(seed=seed, run_dir=folder, resume=True)
     return Members(members, members.size - before, time.perf_counter() - began)
+
+
+def facts_of(study: Study, members: Ensemble) -> dict[str, str]:
+    """Return what a resumed training must have in common with its beginning, by name."""
+    assert isinstance(members.model, LogDensity)
+    settings = dataclasses.asdict(members.training)
+    return {
+        "size": study.label,
+        **{f"setting {name}": str(value) for name, value in settings.items()},
+        "training data": fingerprint(members.model.args),
+    }
+
+
+def fingerprint(tensors: Sequence[Tensor]) -> str:
+    """Name tensors by their shapes and the beginning of a hash of all that they hold."""
+    found = hashlib.sha256()
+    for tensor in tensors:
+        found.update(repr((tensor.dtype, tuple(tensor.shape))).encode("utf-8"))
+        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    shapes = " and ".join(" x ".join(map(str, tensor.shape)) for tensor in tensors)
+    return f"{shapes}, sha256 {found.hexdigest()[:12]}"
+
+
+def compare(folder: Path, before: dict[str, str], now: dict[str, str]) -> None:
+    """Refuse to go on where a fact has changed; name the first one that has."""
+    for name, value in now.items():
+        if before.get(name) != value:
+            raise UserError(
+                f"the training in {folder} was begun with the {name} {before.get(name)}, not "
+                f"{value}: resume it unchanged, or leave --resume out to begin anew"
+            )
 
 
 @contextmanager

@@ -127,7 +127,8 @@ def main() -> None:
                 axes.axvline(edge + 0.5, ls="--", lw=0.8, color=MUTED)
             axes.set(title=f"sorted by: {rule}", xlabel="epoch")
         picture.axes[0].set_ylabel("tau to the epoch before")
-        picture.axes[0].legend(frameon=False, loc="lower right")
+        # Opaque: the lines of the phases pass behind it.
+        picture.axes[0].legend(loc="lower right", facecolor="white", framealpha=1, edgecolor="none")
     study.findings(
         f"{size.members} members of {size.script} on {data.name}, {size.epochs} epochs of SGD at a "
         f"rate of {size.rate:g}, divided by ten after epochs {edges[1]} and {edges[2]}.",

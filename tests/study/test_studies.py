@@ -10,8 +10,15 @@ import time
 from pathlib import Path
 
 import pandas as pd
+import pyro
+import pyro.distributions as dist
 import pytest
+import torch
 import xarray as xr
+
+from pyro_bnn import LogDensity
+from pyro_bnn.errors import UserError
+from pyro_bnn.infer.guides import Ensemble, PointEstimate, Training
 
 ROOT = Path(__file__).parents[2]
 
@@ -114,6 +121,34 @@ def test_a_study_that_is_killed_while_it_trains_goes_on_by_resume(tmp_path):
     run_study("min_mass", out, *words, "--resume")
     found, expected = ((one / "table.csv").read_bytes() for one in (out, tmp_path / "whole"))
     assert found == expected
+
+
+def test_a_training_is_not_resumed_with_other_data_or_settings(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "analysis")
+    import members
+    import study
+
+    def model(y):
+        mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(y)):
+            pyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+
+    def count(y, **changes):
+        training = Training(epochs=2, batch_size=None, **changes)
+        guide = PointEstimate(LogDensity(model, y), training)
+        begun = study.Study("toy", tmp_path, None, "quick", 1, 0, True, 0.0)
+        return members.fit(begun, Ensemble(guide, size=2), "members", 0).count
+
+    y = torch.tensor([1.0, 2.0, 3.0])
+    assert count(y) == 2
+    assert count(y.clone()) == 0
+    with pytest.raises(UserError, match=r"with the training data 3, sha256 \w+, not 3, sha256"):
+        count(torch.tensor([1.0, 2.0, 3.5]))
+    with pytest.raises(UserError, match=r"with the training data 3, .*, not 2, "):
+        count(y[:2])
+    with pytest.raises(UserError, match=r"with the setting learning_rate 0\.01, not 0\.1: resume"):
+        count(y, learning_rate=0.1)
+    assert count(y) == 0
 
 
 @pytest.mark.study
