@@ -7,27 +7,19 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
-import pyro.poutine as poutine
 import torch
-from pyro.infer.autoguide.initialization import InitMessenger, init_to_sample
+from pyro.infer.autoguide.initialization import init_to_sample
 from torch import Tensor
 from torch.func import grad_and_value, vmap
-from torch.fx import GraphModule
 
 from pyro_bnn.errors import UserError
 from pyro_bnn.gradient import trace_gradient
-from pyro_bnn.graph import trace_graph
-from pyro_bnn.handlers import (
-    batchable,
-    full_plates,
-    latent_nodes,
-    run_model,
-    sum_log_likelihood,
-    without_validation,
-)
-from pyro_bnn.prototype import learn, why_not_batched
+from pyro_bnn.handlers import batchable, run_model, sum_log_likelihood
+from pyro_bnn.prototype import why_not_batched
+from pyro_bnn.pyro_model import PyroModel
 from pyro_bnn.rows import Arguments, Rows, as_tuple
-from pyro_bnn.sites import Site, example_values, is_identity
+from pyro_bnn.sites import Site, is_identity
+from pyro_bnn.starts import draw_starts
 
 __all__ = ["WORTH_COMPILING", "LogDensity", "Rows", "Site"]
 
@@ -38,7 +30,7 @@ WORTH_COMPILING = 200_000
 Position = TypeVar("Position", Tensor, Mapping[str, Tensor])
 
 
-class LogDensity:
+class LogDensity(PyroModel):
     """The log density of a Pyro model's latent sites, for many chains at once.
 
     The model runs once, to learn its sites: on a few rows where its data have thousands. After
@@ -79,81 +71,21 @@ class LogDensity:
     """
 
     def __init__(self, model: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
-        self.model = model
-        self.args = args
-        self.kwargs = kwargs
+        super().__init__(model, *args, **kwargs)
         self.gradient_path = "not yet traced"
         self.gradient_passes: tuple[str, ...] = ()
         self.likelihood_temperature = 1.0
         self.posterior_temperature = 1.0
         self._compiled = False
-        self._chunk = 0
-        self._statistics_rows: int | None = None
         self._autocast: torch.dtype | None = None
-        self.transform: Callable[[Tensor], Tensor] | None = None
         self._graphs: dict[tuple[Any, ...], Callable[..., tuple[Tensor, Tensor]]] = {}
-
-        given = Arguments(args, kwargs)
-        found = learn(model, given)
-        self.sites = found.sites
-        self.statistics = found.statistics
-        self.dim = sum(site.stop - site.start for site in found.sites.values())
-        self.observed = found.observed
-        self.rows = found.rows
-        self.dtype: torch.dtype = found.dtype
-        self.device: torch.device = found.device
-        self._some = found.some
-        self._subsample_plates = found.subsampling
-        self._check_batchable(rows=None if found.some is given else found.some.longest())
+        self._check_batchable()
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the graphs, which another process traces for itself."""
         return {**self.__dict__, "_graphs": {}}
 
-    # Positions
-
-    @property
-    def stored(self) -> dict[str, torch.Size]:
-        """Name and shape of all that a draw consists of: latent sites, running statistics."""
-        sites = {name: site.shape for name, site in self.sites.items()}
-        return sites | {name: found.shape for name, found in self.statistics.items()}
-
-    def flatten(self, sites: Mapping[str, Tensor]) -> Tensor:
-        """Put a dict of unconstrained site tensors into one tensor ``(chain, dim)``."""
-        parts = [sites[name] for name in self.sites]
-        return torch.cat([part.reshape(part.shape[0], -1) for part in parts], dim=1)
-
-    def unflatten(self, position: Tensor) -> dict[str, Tensor]:
-        """Split ``(chain, dim)`` into site tensors ``(chain, *unconstrained_shape)``."""
-        return {
-            site.name: position[:, site.start : site.stop].reshape(-1, *site.unconstrained_shape)
-            for site in self.sites.values()
-        }
-
-    def constrain(self, position: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Map a position to the sites' own spaces: a dict of ``(chain, *shape)``."""
-        sites = self.unflatten(position) if isinstance(position, Tensor) else position
-        return {name: site.transform(sites[name]) for name, site in self.sites.items()}
-
-    def unconstrain(self, values: Mapping[str, Tensor]) -> Tensor:
-        """Map site values ``(chain, *shape)`` to a flat position ``(chain, dim)``.
-
-        Raises
-        ------
-        UserError
-            If a site is missing or has another shape.
-        """
-        for name, site in self.sites.items():
-            if name not in values:
-                raise UserError(f"site '{name}' is missing from the values: the model samples it")
-            if values[name].shape[1:] != site.shape:
-                raise UserError(
-                    f"site '{name}' has shape {tuple(values[name].shape[1:])} but the model "
-                    f"samples {tuple(site.shape)}: give values (chain, *{tuple(site.shape)})"
-                )
-        return self.flatten(
-            {name: site.transform.inv(values[name]) for name, site in self.sites.items()}
-        )
+    # Starting positions
 
     def initial_position(
         self,
@@ -191,8 +123,8 @@ class LogDensity:
 
         def draw(chains: Sequence[int]) -> Tensor:
             if isinstance(generator, torch.Generator):
-                return self._starts(len(chains), generator, strategy)
-            return torch.cat([self._starts(1, generator[chain], strategy) for chain in chains])
+                return draw_starts(self, len(chains), generator, strategy)
+            return torch.cat([draw_starts(self, 1, generator[c], strategy) for c in chains])
 
         position = draw(range(num_chains))
         for _ in range(attempts):
@@ -203,25 +135,6 @@ class LogDensity:
             position = position.clone()
             position[bad] = draw(bad.nonzero().flatten().tolist())
         raise UserError(self.explain_start(position[bad][0]))
-
-    def explain_start(self, position: Tensor) -> str:
-        """Say which site makes the density at one position ``(dim,)`` not finite."""
-        values = {name: value[0] for name, value in self.constrain(position[None]).items()}
-        for rows in self._chunks() or [None]:
-            args, kwargs, _ = self.minibatch(rows)
-            with without_validation():
-                trace = self.trace_at(values, *args, **kwargs)
-            for name, node in trace.nodes.items():
-                if node["type"] == "sample" and not bool(torch.isfinite(node["log_prob_sum"])):
-                    return (
-                        f"the log density at the start is {float(node['log_prob_sum'])} at site "
-                        f"'{name}': check its distribution and its data for NaN, infinities and "
-                        "values outside of the support"
-                    )
-        return (
-            "the gradient of the log density at the start is not finite: check the model for "
-            "operations such as sqrt(0) or log(0)"
-        )
 
     # Densities
 
@@ -311,77 +224,6 @@ class LogDensity:
         other._graphs = {}
         return other
 
-    def chunked(self, rows: int) -> LogDensity:
-        """Return the same density with its likelihood added up over chunks of the data.
-
-        Full-batch values and gradients are exact, while the activations of no more than `rows`
-        rows are in memory at a time; the data may be a memory-mapped tensor that is larger than
-        memory. Minibatches are not affected.
-
-        Parameters
-        ----------
-        rows : int
-            Rows of a chunk; the last one takes what is left.
-
-        Returns
-        -------
-        LogDensity
-            A copy that shares the model and its data.
-
-        Raises
-        ------
-        UserError
-            If `rows` is not positive, or no data are observed that have rows.
-
-        References
-        ----------
-        Izmailov et al. (2021), What Are Bayesian Neural Network Posteriors Really Like?
-        Full-batch gradients for Hamiltonian Monte Carlo.
-        """
-        if rows < 1:
-            raise UserError(f"chunks of {rows} rows hold no data: give a positive number of rows")
-        if not self.rows:
-            raise UserError("the model observes nothing that has rows: there is nothing to chunk")
-        other = copy.copy(self)
-        other._chunk = 0 if rows >= self.rows else rows
-        return other
-
-    def in_batches(self, rows: int | None) -> LogDensity:
-        """Return the same density, whose running statistics are averages over batches of rows.
-
-        Parameters
-        ----------
-        rows : int, optional
-            What a step of training had; one batch of all rows by default.
-        """
-        if rows == self._statistics_rows or not self.statistics:
-            return self
-        other = copy.copy(self)
-        other._statistics_rows = rows
-        return other
-
-    def batches(self) -> tuple[Tensor | None, ...]:
-        """Return the numbers of the rows of each batch, in order: all rows, nearly equal parts."""
-        if not self.rows:
-            return (None,)
-        count = max(1, self.rows // (self._statistics_rows or self.rows))
-        return torch.arange(self.rows, device=self.device).tensor_split(count)
-
-    def augmented(self, transform: Callable[[Tensor], Tensor] | None) -> LogDensity:
-        """Return the same density, whose rows the training of guides changes at random.
-
-        Nothing here applies the transform: full batches and samplers see the rows as they are.
-
-        Parameters
-        ----------
-        transform : callable, optional
-            Takes a row of the model's first argument and returns one of the same shape; its
-            random numbers are torch's own, as those of torchvision's transforms are.
-        """
-        other = copy.copy(self)
-        other.transform = transform
-        return other
-
     def in_precision(self, dtype: torch.dtype | None) -> LogDensity:
         """Return the same density with the model run under `torch.autocast`.
 
@@ -426,107 +268,13 @@ class LogDensity:
         other.gradient_path, other.gradient_passes = "not yet traced", ()
         return other
 
-    # The model itself
-
-    def example_values(self) -> dict[str, Tensor]:
-        """Return values of all that a draw consists of, no chain axis, at which to try the model.
-
-        Sites are constrained, running statistics those that normalise nothing.
-        """
-        return example_values(self.sites.values(), self._like) | self._plain(())
-
-    def trace_at(
-        self, values: Mapping[str, Tensor], *args: Any, **kwargs: Any
-    ) -> poutine.trace_struct.Trace:
-        """Run the model once with its latent sites fixed to `values` (without a chain axis).
-
-        Parameters
-        ----------
-        values : mapping
-            Constrained site values, and those at which running statistics are held.
-        *args, **kwargs
-            Other data for the model; the data of the density itself when none are given.
-
-        Returns
-        -------
-        Trace
-            Pyro's trace, with the log probability of each site computed.
-        """
-        if not args and not kwargs:
-            args, kwargs = self.args, self.kwargs
-        return run_model(self.model, values, args, kwargs, None)
-
-    def likelihood_graph(self) -> GraphModule:
-        """Trace the log likelihood, for one draw, as a function of the constrained sites.
-
-        Running statistics are further arguments, after the sites. Composite operators stay whole
-        and the data are constants of the graph: this is what symmetry discovery reads.
-        ``graph.meta["sites"]`` names the placeholders in order. Where the likelihood is added up
-        over chunks, the graph is that of a few rows.
-        """
-        names = tuple(self.stored)
-        data = self._some if self._chunk else Arguments(self.args, self.kwargs)
-
-        def log_likelihood(*values: Tensor) -> Tensor:
-            trace = run_model(
-                self.model, dict(zip(names, values, strict=True)), data.args, data.kwargs, None
-            )
-            return sum_log_likelihood(trace, self.sites)
-
-        with without_validation():
-            example = list(self.example_values().values())
-            graph = trace_graph(log_likelihood, *example, pre_dispatch=True)
-        graph.meta["sites"] = names
-        return graph
-
-    def row_data(self) -> list[Tensor]:
-        """List the model's arguments that have a row for each observation."""
-        return Arguments(self.args, self.kwargs).with_rows(self.rows)
-
-    def minibatch(self, indices: Rows | None) -> tuple[tuple[Any, ...], dict[str, Any], float]:
-        """Return the model's arguments for a minibatch without a chain axis, and N / B."""
-        if indices is None or (self._subsample_plates and isinstance(indices, Tensor)):
-            return self.args, self.kwargs, 1.0
-        given = None if isinstance(indices, Tensor) else iter(indices)
-        size = indices.shape[-1] if isinstance(indices, Tensor) else len(indices[0])
-        chosen = Arguments(self.args, self.kwargs).choose(
-            self.rows, lambda leaf: leaf[indices] if given is None else next(given)
-        )
-        return chosen.args, chosen.kwargs, self.rows / size
+    def arithmetic(self) -> AbstractContextManager[Any]:
+        """Return the context in which the model runs: `torch.autocast`, or none."""
+        if self._autocast is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, self._autocast, cache_enabled=False)
 
     # Private
-
-    @property
-    def _like(self) -> Tensor:
-        return torch.empty(0, dtype=self.dtype, device=self.device)
-
-    def _flat(self, position: Tensor | Mapping[str, Tensor]) -> Tensor:
-        return position if isinstance(position, Tensor) else self.flatten(position)
-
-    def _starts(
-        self, count: int, generator: torch.Generator, strategy: Callable[..., Any]
-    ) -> Tensor:
-        seed = int(torch.randint(2**31, (), generator=generator, device=generator.device))
-        draws: list[dict[str, Tensor]] = []
-        with (
-            torch.random.fork_rng(devices=_cuda_index(self.device)),
-            torch.no_grad(),
-            without_validation(),
-            full_plates(None),
-        ):
-            torch.manual_seed(seed)
-            model = InitMessenger(strategy)(self.model)
-            for _ in range(count):
-                trace = poutine.trace(model).get_trace(*self._some.args, **self._some.kwargs)
-                draws.append({name: node["value"] for name, node in latent_nodes(trace)})
-        return self.unconstrain({n: torch.stack([draw[n] for draw in draws]) for n in self.sites})
-
-    def _plain(self, leading: tuple[int, ...] = (1,)) -> dict[str, Tensor]:
-        """Return running statistics that normalise nothing, ``(*leading, *shape)``."""
-        return {
-            name: found.plain(self._like).expand(*leading, *found.shape)
-            for name, found in self.statistics.items()
-        }
 
     def _parts(
         self, z: Tensor, indices: Rows | None, statistics: Mapping[str, Tensor] | None = None
@@ -575,12 +323,6 @@ class LogDensity:
         given = rows[0] if isinstance(indices, Tensor) else rows or None
         return self._gradient_function(position, given)(position, *rows)
 
-    def _chunks(self) -> tuple[Tensor, ...]:
-        """Return the numbers of the rows of each chunk, none without chunks."""
-        if not self._chunk:
-            return ()
-        return tuple(torch.arange(self.rows, device=self.device).split(self._chunk))
-
     def _over_chunks(
         self,
         function: Callable[[Tensor, Rows | None], tuple[Tensor, ...]],
@@ -602,7 +344,7 @@ class LogDensity:
                 "network"
             )
         totals: list[Tensor] = []
-        for rows in self._chunks():
+        for rows in self.chunks():
             weight = len(rows) / self.rows
             parts = [weight * part for part in function(position, rows)]
             totals = [a + b for a, b in zip(totals, parts, strict=True)] if totals else parts
@@ -639,16 +381,12 @@ class LogDensity:
         self.gradient_path, self.gradient_passes = found.path, found.passes
         return found.function
 
-    def arithmetic(self) -> AbstractContextManager[Any]:
-        """Return the context in which the model runs: `torch.autocast`, or none."""
-        if self._autocast is None:
-            return nullcontext()
-        return torch.autocast(self.device.type, self._autocast, cache_enabled=False)
-
-    def _check_batchable(self, rows: int | None) -> None:
+    def _check_batchable(self) -> None:
         position = self.unconstrain({k: v[None] for k, v in self.example_values().items()})
         position = position.expand(2, -1)
-        few = None if rows is None else torch.arange(rows, device=self.device)
+        count = self.some.longest()
+        all_rows = count == Arguments(self.args, self.kwargs).longest()
+        few = None if all_rows else torch.arange(count, device=self.device)
         try:
             first, second = (self._batched(self._potential)(position, few)[0] for _ in range(2))
         except RuntimeError as error:
@@ -658,7 +396,3 @@ class LogDensity:
                 "the model draws random numbers outside of pyro.sample: its log density changes "
                 "from one call to the next; make the draw a latent site or fix it before the model"
             )
-
-
-def _cuda_index(device: torch.device) -> list[torch.device]:
-    return [device] if device.type == "cuda" else []

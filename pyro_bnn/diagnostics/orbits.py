@@ -17,7 +17,6 @@ from pyro_bnn.diagnostics.format import number
 
 _NOTES = {
     "permutation": "Order of units",
-    "sort_rule": "Sorted by",
     "scaling": "Scale of units",
     "sign": "Sign of units",
     "scale_dim": "Free scales",
@@ -88,8 +87,21 @@ def orbits(trace: xr.DataTree) -> Orbits | None:
         samples=group.sizes.get("chain", 0) * group.sizes.get("draw", 0),
         mass_before=_median(group, "mass_before"),
         mass_after=_median(group, "mass_after"),
-        notes={label: _note(attrs[key]) for key, label in _NOTES.items() if key in attrs},
+        notes={label: _note(attrs[key]) for key, label in _labels(attrs).items() if key in attrs},
     )
+
+
+def _labels(attrs: Mapping[Any, Any]) -> dict[str, str]:
+    """Say which attributes are notes, and how they are called.
+
+    Units that are matched are sorted too, but only to begin with; weight matching starts from the
+    order that they have.
+    """
+    permutation = str(attrs.get("permutation", "sort"))
+    if permutation in ("none", "weight-matching"):
+        return _NOTES
+    label = "Sorted by" if permutation == "sort" else "Sorted before they are matched by"
+    return {"permutation": _NOTES["permutation"], "sort_rule": label} | _NOTES
 
 
 def _number(attrs: Mapping[Any, Any], name: str) -> float:

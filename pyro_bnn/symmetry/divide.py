@@ -158,6 +158,7 @@ class Work:
         quotient = self.quotient
         group, reference = quotient.group, quotient.reference
         matched = quotient.permutation not in (None, "sort")
+        ordered = quotient.permutation not in (None, "weight-matching")
         found = {
             "group": group.to_json(),
             "table": "\n".join(lines(group, measure=False)),
@@ -167,7 +168,7 @@ class Work:
             "scaling": quotient.scaling or "none",
             "sign": "positive" if quotient.sign else "none",
             "permutation": quotient.permutation or "none",
-            "sort_rule": quotient.rule,
+            "sort_rule": quotient.rule if ordered else "none",
             "reference": (reference if isinstance(reference, str) else "given")
             if matched
             else "none",

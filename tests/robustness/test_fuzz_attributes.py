@@ -29,6 +29,8 @@ PLACES = [
     ("symmetry", "table"),
     ("symmetry", "function_error"),
     ("symmetry", "draws"),
+    ("symmetry", "permutation"),
+    ("symmetry", "sort_rule"),
     ("symmetry", "distinct_permutations"),
     ("identities", "dead_chains"),
     ("predictions", "likelihood"),
@@ -62,6 +64,7 @@ def trace(divided, tmp_path_factory):
 @example(("", "members"), '"text"')
 @example(("", "recipe"), "= not TOML")
 @example(("symmetry", "group"), "{}")
+@example(("symmetry", "permutation"), np.array([1.0, 2.0]))
 @example(("predictions", "likelihood"), "no such likelihood")
 def test_any_attribute_with_any_value(outcome, trace, place, value):
     path, sound = trace

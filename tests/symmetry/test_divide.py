@@ -72,6 +72,9 @@ def test_null_control_goes_with_every_matching(method, reference, trace, group, 
     assert set(prior) == set(group.shapes)
     assert np.isfinite(prior["w"]).all()
     assert "100 draws" in found["symmetry"].attrs["null_control"]
+    # weight matching starts from the order that units have
+    expected = "none" if method == "weight-matching" else "first"
+    assert found["symmetry"].attrs["sort_rule"] == expected
     # the same in memory, and the posterior to be had again
     again = quotient.again().apply(trace, source=density)
     xr.testing.assert_allclose(again["canonical_prior"].to_dataset(), prior)
