@@ -90,7 +90,8 @@ def main() -> None:
         f"{size.script} on {data.name}, HMC with {size.chains} chains of {size.draws} draws at "
         "each temperature.",
         *(sentence(kind, [row for row in rows if row["tempered"] == kind]) for kind in KINDS),
-        f"Hollow marks in the figure have an R-hat above {CONVERGED:g} in function space: "
+        f"At the hollow marks of the figure the largest R-hat of a test image's predictive density "
+        f"is above {CONVERGED:g}: "
         + (
             ", ".join(
                 f"{row['tempered']} at {row['temperature']:g} ({row['rhat']:.2f})"
