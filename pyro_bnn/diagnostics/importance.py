@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +10,8 @@ import xarray as xr
 from arviz_stats.base import array_stats  # type: ignore[attr-defined]
 from numpy.typing import NDArray
 from scipy.special import logsumexp
+
+from pyro_bnn.diagnostics.smoothing import smoothed_where_there_is_a_tail
 
 FEWEST_DRAWS = (
     25  # fewer have a tail of less than five, to which no Pareto distribution can be fitted
@@ -28,7 +29,7 @@ class Importance:
     ----------
     pareto_k
         Shape of the tail of each member's weights, shape ``(chain,)``; NaN for a member that is
-        not finite.
+        not finite, infinite for one whose largest weights are all the same, which have no tail.
     effective
         Effective share of each member's draws, shape ``(chain,)``: the inverse of the sum of its
         squared smoothed weights, over the number of draws.
@@ -88,9 +89,19 @@ def importance(trace: xr.DataTree) -> Importance | None:
     k, effective = np.full((2, len(ratios)), np.nan)
     fine = np.isfinite(ratios).all(axis=1) & (np.ptp(ratios, axis=1) > 0)
     if fine.any():
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # where k is large, which is the result
-            # ArviZ takes log likelihoods, whose negatives are the log weights.
-            log_weights, k[fine] = array_stats.psislw(-ratios[fine])  # type: ignore[no-untyped-call]
-        effective[fine] = np.exp(-logsumexp(2 * log_weights, axis=1)) / draws
+        found = smoothed_where_there_is_a_tail(ratios[fine].T, _smoothed, _plain)
+        effective[fine], k[fine] = found[0] / draws, found[1]
     return Importance(k, effective, draws, largest_reliable(draws))
+
+
+def _smoothed(ratios: Array) -> Array:
+    """Effective draws and Pareto k ``(2, member)`` of log importance ratios ``(draw, member)``."""
+    # ArviZ takes log likelihoods, whose negatives are the log weights.
+    log_weights, k = array_stats.psislw(-ratios.T)  # type: ignore[no-untyped-call]
+    return np.stack([np.exp(-logsumexp(2 * log_weights, axis=1)), k])
+
+
+def _plain(ratios: Array) -> Array:
+    """Do the same without smoothing, for one member."""
+    log_weights = ratios - logsumexp(ratios)
+    return np.array([[np.exp(-logsumexp(2 * log_weights))], [np.inf]])

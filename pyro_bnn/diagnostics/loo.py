@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +12,7 @@ from scipy.special import logsumexp
 
 from pyro_bnn.diagnostics.draws import effective_draws
 from pyro_bnn.diagnostics.importance import FEWEST_DRAWS, largest_reliable
+from pyro_bnn.diagnostics.smoothing import smoothed_where_there_is_a_tail
 
 _BLOCK_BYTES = 2**25
 
@@ -115,32 +115,19 @@ def _left_out(values: Array, effective: float) -> Array:
     """Return elpd, Pareto k and lost density of rows, ``(3, row)``, from ``(chain, draw, row)``."""
     moving = np.ptp(values, axis=(0, 1)) > 0
     result = np.stack([values[0, 0], np.full(moving.shape, -np.inf), np.zeros(moving.shape)])
-    if moving.any():
-        with warnings.catch_warnings():
-            # ArviZ warns where k is large; the count is part of the result.
-            warnings.simplefilter("ignore")
-            result[:, moving] = _smoothed(values[:, :, moving], effective)
-    return result
+    if not moving.any():
+        return result
 
-
-def _smoothed(values: Array, effective: float) -> Array:
-    """Do the same by ArviZ, and for rows that it refuses without smoothing.
-
-    It refuses weights whose largest are all the same, as those of chains that stand still: there is
-    no tail to fit, and k is infinite.
-    """
-    try:
+    def smoothed(rows: Array) -> Array:
         found = array_stats.loo(  # type: ignore[no-untyped-call]
-            values, chain_axis=0, draw_axis=1, r_eff=effective
+            rows, chain_axis=0, draw_axis=1, r_eff=effective
         )
         return np.stack(found)
-    except ValueError as error:
-        if "tail values are the same" not in str(error):
-            raise
-    rows = values.shape[-1]
-    if rows > 1:
-        parts = [_smoothed(values[..., row : row + 1], effective) for row in range(rows)]
-        return np.concatenate(parts, axis=1)
-    size = np.log(values.size)
-    elpd = size - logsumexp(-values)
-    return np.array([[elpd], [np.inf], [logsumexp(values) - size - elpd]])
+
+    def plain(row: Array) -> Array:
+        size = np.log(row.size)
+        elpd = size - logsumexp(-row)
+        return np.array([[elpd], [np.inf], [logsumexp(row) - size - elpd]])
+
+    result[:, moving] = smoothed_where_there_is_a_tail(values[:, :, moving], smoothed, plain)
+    return result

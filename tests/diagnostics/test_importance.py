@@ -44,6 +44,22 @@ def test_a_perfect_guide_has_constant_weights_and_a_narrow_one_fails() -> None:
     assert found.pareto_k[0] < found.limit < found.pareto_k[1]
 
 
+def test_weights_without_a_tail_are_not_smoothed() -> None:
+    # A few values, as of draws that are nearly all the same: the largest weight is the tail.
+    still = np.where(np.arange(200) < 150, 2.0, 0.0)
+    moving = np.random.default_rng(0).normal(size=200)
+    lp = np.stack([still, moving])
+    found = importance(stats(lp, np.zeros_like(lp)))
+    assert found is not None
+    weights = np.exp(still)
+    assert found.effective[0] == pytest.approx(weights.sum() ** 2 / (weights**2).sum() / 200)
+    assert np.isinf(found.pareto_k).tolist() == [True, False]
+    alone = importance(stats(moving[None], np.zeros((1, 200))))
+    assert alone is not None
+    assert found.pareto_k[1] == alone.pareto_k[0]
+    assert found.effective[1] == alone.effective[0]
+
+
 def test_what_has_no_weights(trace: xr.DataTree) -> None:
     assert importance(xr.DataTree()) is None
     few = np.zeros((2, 10))
