@@ -19,13 +19,15 @@ def smoothed_where_there_is_a_tail(
     """Apply a function of ArviZ to rows, and another one to each row that it refuses.
 
     It refuses weights whose largest are all the same, as those of chains that stand still or of a
-    guide that is a point: no Pareto distribution can be fitted to them, and k is infinite. Its
-    warnings of a large k are dropped, for k is among the results.
+    guide that is a point: no Pareto distribution can be fitted to them, and k is infinite. So it
+    is where a draw that was kept for several steps lies where the tail begins: with a quarter of
+    the tail at its threshold the fit is not a number. ArviZ's warnings of a large k are dropped,
+    for k is among the results.
 
     Parameters
     ----------
     values
-        Shape ``(..., row)``.
+        Shape ``(..., row)``, finite.
     smoothed
         From ``(..., row)`` to results ``(result, row)``; raises ``ValueError`` where it refuses.
     plain
@@ -34,7 +36,10 @@ def smoothed_where_there_is_a_tail(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return smoothed(values)
+            result = smoothed(values)
+        for row in np.flatnonzero(np.isnan(result).any(axis=0)):
+            result[:, row : row + 1] = plain(values[..., row : row + 1])
+        return result
     except ValueError as error:
         if "tail values are the same" not in str(error):
             raise

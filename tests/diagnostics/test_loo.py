@@ -56,6 +56,16 @@ def test_chains_that_stand_still_are_weighed_without_a_tail() -> None:
     assert found.unreliable >= 6
 
 
+def test_a_draw_that_is_kept_where_the_tail_begins_is_weighed_without_it() -> None:
+    rest, tail = np.linspace(-1.0, -0.2, 30), -np.linspace(1.5, 1.2, 6)
+    values = np.concatenate([rest, np.full(4, -1.1), tail]).reshape(4, 10, 1)
+    likelihood = xr.Dataset({"y": (("chain", "draw", "row"), values)})
+    found = loo(xr.DataTree.from_dict({"log_likelihood": likelihood}))
+    assert found is not None
+    assert found.elpd == pytest.approx(-np.log(np.exp(-values).mean()), rel=1e-12)
+    assert (found.pareto_k[0], found.unreliable) == (np.inf, 1)
+
+
 def test_missing_or_broken_likelihoods_give_none() -> None:
     assert loo(xr.DataTree()) is None
     values = np.full((1, 1, 3), -1.0)

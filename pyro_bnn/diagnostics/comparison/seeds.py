@@ -62,10 +62,11 @@ def over_seeds(entries: Sequence[Entry]) -> Entry:
         numbers = np.array(listed, dtype=np.float64)
         half = float(student.ppf((1 + LEVEL) / 2, count - 1) * numbers.std(ddof=1) / np.sqrt(count))
         mean = float(numbers.mean())
-        values[key], intervals[key] = mean, (mean - half, mean + half)
-        if key in _BY_KEY:
-            column = _BY_KEY[key]
-            intervals[key] = max(column.least, mean - half), min(column.most, mean + half)
+        values[key] = mean
+        if np.isfinite(half):
+            column = _BY_KEY.get(key)
+            least, most = (column.least, column.most) if column else (-np.inf, np.inf)
+            intervals[key] = max(least, mean - half), min(most, mean + half)
     predictive = [one.log_predictive for one in entries if one.log_predictive is not None]
     together = None
     if len(predictive) == count:

@@ -12,6 +12,8 @@ import pytest
 import xarray as xr
 
 from pyro_bnn.diagnostics.comparison import COLUMNS, Comparison, compare
+from pyro_bnn.diagnostics.comparison.entry import Entry
+from pyro_bnn.diagnostics.comparison.seeds import over_seeds
 from pyro_bnn.errors import UserError
 
 MakeTrace = Callable[..., xr.DataTree]
@@ -93,6 +95,13 @@ def test_seeds_become_one_row_with_students_interval(make_trace: MakeTrace) -> N
     assert frame["nll"].iloc[0] == pytest.approx(values.mean())
     half = 4.302653 * values.std(ddof=1) / np.sqrt(3)
     assert frame["nll.high"].iloc[0] == pytest.approx(values.mean() + half, rel=1e-5)
+
+
+def test_a_mean_that_is_no_number_has_no_interval() -> None:
+    first, second = (Entry("a", {"loo": loo}, {}, None, ()) for loo in (float("nan"), -0.3))
+    both = over_seeds([first, second])
+    assert np.isnan(both.values["loo"])
+    assert both.intervals == {}
 
 
 def test_the_same_run_twice_is_not_two_seeds(make_trace: MakeTrace) -> None:
