@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pyro_bnn.infer.cli.stages import judge
+from pyro_bnn.infer.cli.judging import judge
 
 PLACES = [
     ("", "dead_chains"),

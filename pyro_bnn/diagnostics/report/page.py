@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import xarray as xr
@@ -12,12 +13,12 @@ from pyro_bnn.diagnostics.diagnosis import Diagnosis, diagnose
 from pyro_bnn.diagnostics.format import ABSENT, number
 from pyro_bnn.diagnostics.keys import SUMMARY_KEYS
 from pyro_bnn.diagnostics.report.diversity import diversity_pictures, diversity_rows
-from pyro_bnn.diagnostics.report.embeddings import embedding_pictures, missing_embeddings
+from pyro_bnn.diagnostics.report.embeddings import missing_embeddings
 from pyro_bnn.diagnostics.report.environment import environment
 from pyro_bnn.diagnostics.report.facts import facts
 from pyro_bnn.diagnostics.report.model import model_notes, model_pictures
-from pyro_bnn.diagnostics.report.orbits import quotient_pictures
-from pyro_bnn.diagnostics.report.pieces import missing_groups
+from pyro_bnn.diagnostics.report.of_trace import TracePictures, trace_pictures
+from pyro_bnn.diagnostics.report.pieces import Picture, missing_groups
 from pyro_bnn.diagnostics.report.predictions import (
     ood_pictures,
     ood_rows,
@@ -50,7 +51,10 @@ from pyro_bnn.trace.atomic import replacing
 
 
 def write_report(
-    run: str | Path | xr.DataTree, path: str | Path, diagnosis: Diagnosis | None = None
+    run: str | Path | xr.DataTree,
+    path: str | Path,
+    diagnosis: Diagnosis | None = None,
+    drawn: Callable[[], TracePictures] | None = None,
 ) -> Path:
     """Write the report of a run.
 
@@ -63,6 +67,8 @@ def write_report(
         The HTML file. Pictures and styles are inside it.
     diagnosis
         What `diagnose` returned for this trace, so as not to compute it again.
+    drawn
+        Returns what `trace_pictures` does for this trace, if it is drawn elsewhere; called last.
 
     Returns
     -------
@@ -78,17 +84,19 @@ def write_report(
     if not isinstance(run, xr.DataTree):
         trace = open_trace(run)
         try:
-            return write_report(trace, path, diagnosis)
+            return write_report(trace, path, diagnosis, drawn)
         finally:
             trace.close()
     found = diagnose(run) if diagnosis is None else diagnosis
-    page = render(run, found)
+    page = render(run, found, drawn)
     with replacing(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return path
 
 
-def render(trace: xr.DataTree, found: Diagnosis) -> str:
+def render(
+    trace: xr.DataTree, found: Diagnosis, drawn: Callable[[], TracePictures] | None = None
+) -> str:
     """Fill the template.
 
     Parameters
@@ -97,6 +105,8 @@ def render(trace: xr.DataTree, found: Diagnosis) -> str:
         The trace.
     found
         Its diagnosis.
+    drawn
+        Returns the pictures that need the trace alone; called after all others are drawn.
 
     Returns
     -------
@@ -136,9 +146,7 @@ def render(trace: xr.DataTree, found: Diagnosis) -> str:
             subsets=[result for result in found.convergence.values() if result.is_subset],
             has_canonical="canonical" in found.convergence,
             space_pictures=space_pictures(found),
-            embedding_pictures=embedding_pictures(trace),
             missing_embeddings=missing_embeddings(),
-            quotient_pictures=quotient_pictures(trace),
             orbits=found.orbits,
             orbit_rows=orbit_rows(found),
             log_order=log_order(found),
@@ -154,9 +162,17 @@ def render(trace: xr.DataTree, found: Diagnosis) -> str:
             summary=[(key, _plain(value), SUMMARY_KEYS[key]) for key, value in summary.items()],
             number=number,
             absent=ABSENT,
+            **_of_trace(trace, drawn),
         )
     )
     return page
+
+
+def _of_trace(
+    trace: xr.DataTree, drawn: Callable[[], TracePictures] | None
+) -> dict[str, list[Picture]]:
+    pictures = trace_pictures(trace) if drawn is None else drawn()
+    return {"embedding_pictures": pictures.embeddings, "quotient_pictures": pictures.quotient}
 
 
 def _plain(value: Value) -> str:

@@ -123,9 +123,10 @@ def report(
     Example: pyro-bnn report runs/diabetes
     """
     from pyro_bnn.diagnostics import summary_table
+    from pyro_bnn.infer.cli.judging import judge
     from pyro_bnn.infer.cli.predicting import predict_anew
     from pyro_bnn.infer.cli.script import ModelScript
-    from pyro_bnn.infer.cli.stages import declare, judge
+    from pyro_bnn.infer.cli.stages import declare
     from pyro_bnn.infer.recipe import Recipe
 
     trace = _trace_of(run)

@@ -15,10 +15,11 @@ from pyro_bnn.data import Data
 from pyro_bnn.diagnostics import summary_table
 from pyro_bnn.errors import UserError
 from pyro_bnn.infer.cli.blocks import sample_in_blocks
+from pyro_bnn.infer.cli.judging import judge
 from pyro_bnn.infer.cli.reducing import reductions
 from pyro_bnn.infer.cli.rundir import RunDirectory
 from pyro_bnn.infer.cli.script import ModelScript
-from pyro_bnn.infer.cli.stages import declare, gradient_taken, judge, quotient, record, sample
+from pyro_bnn.infer.cli.stages import declare, gradient_taken, quotient, record, sample
 from pyro_bnn.infer.cli.telling import console
 from pyro_bnn.infer.distributed import Scheduler
 from pyro_bnn.infer.distributed.outcome import BlockedRun

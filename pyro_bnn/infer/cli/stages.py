@@ -1,9 +1,8 @@
-"""The stages of a run, from a declared model to a report."""
+"""The stages of a run, from a declared model to a trace with its quotient."""
 
 from __future__ import annotations
 
 import datetime
-import json
 import time
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from torch import Tensor
 
 import pyro_bnn
 from pyro_bnn.data import Data
-from pyro_bnn.diagnostics import diagnose, summarize, write_report, write_summary
 from pyro_bnn.errors import UserError
 from pyro_bnn.infer.cli.line import record_line
 from pyro_bnn.infer.cli.predicting import record_corrupted, record_predictions
@@ -31,13 +29,11 @@ from pyro_bnn.logdensity import LogDensity
 from pyro_bnn.symmetry import OrbitMove, Quotient, SymmetryGroup, write_identities
 from pyro_bnn.symmetry.members import quotient_of_members
 from pyro_bnn.tasks import Map
-from pyro_bnn.trace import Collection, assemble, open_trace
-from pyro_bnn.trace.attributes import check_attributes
+from pyro_bnn.trace import Collection, assemble
 
 __all__ = [
     "declare",
     "gradient_taken",
-    "judge",
     "quotient",
     "quotient_collection",
     "record",
@@ -195,24 +191,6 @@ def quotient_collection(
     return collection
 
 
-def judge(
-    trace_file: Path, summary_file: Path, report_file: Path | None, mapped: Map = map
-) -> dict[str, float | int | str]:
-    """Write the summary, and the report if it is wanted; return the summary.
-
-    Chains that the run calls dead are left out of both.
-    """
-    with open_trace(trace_file) as whole:
-        check_attributes(whole)
-        trace = _alive(whole)
-        found = diagnose(trace, mapped=mapped)
-        summary = dict(summarize(trace, found))
-        write_summary(summary_file, summary)
-        if report_file is not None:
-            write_report(trace, report_file, found)
-    return summary
-
-
 def _map(group: SymmetryGroup, settings: QuotientSettings) -> Quotient:
     return Quotient(
         group,
@@ -242,29 +220,6 @@ def _orbit_move(
     if group is None:
         raise UserError("orbit.every needs the symmetries: leave quotient.enabled at true")
     return OrbitMove(density, group, sweeps=recipe.orbit.sweeps)
-
-
-def _alive(trace: xr.DataTree) -> xr.DataTree:
-    """Return the trace without its dead chains, which the root attribute ``dead_chains`` names."""
-    dead = json.loads(str(trace.attrs.get("dead_chains", "[]")))
-    if not dead:
-        return trace
-
-    def keep(group: xr.Dataset) -> xr.Dataset:
-        if "chain" not in group.dims:
-            return group
-        chains = [chain for chain in range(group.sizes["chain"]) if chain not in dead]
-        return group.isel(chain=chains)
-
-    alive = xr.DataTree.from_dict(
-        {node.path: keep(node.to_dataset(inherit=False)) for node in trace.subtree}
-    )
-    alive.attrs = dict(trace.attrs)
-    if "members" in alive.attrs:
-        members = json.loads(str(alive.attrs["members"]))
-        kept = [member for chain, member in enumerate(members) if chain not in dead]
-        alive.attrs["members"] = json.dumps(kept)
-    return alive
 
 
 def _point_dataset(found: Predictions, kind: str) -> xr.Dataset:

@@ -1,0 +1,109 @@
+"""The last stage of a run: what its trace is worth, as a summary and a page."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+
+import torch
+import xarray as xr
+
+from pyro_bnn.diagnostics import diagnose, summarize, write_report, write_summary
+from pyro_bnn.diagnostics.report.of_trace import TracePictures, trace_pictures
+from pyro_bnn.tasks import Map
+from pyro_bnn.trace import open_trace
+from pyro_bnn.trace.attributes import check_attributes
+
+__all__ = ["judge"]
+
+_WORTH_A_PROCESS = 2**25
+"""Bytes of a trace: another process imports for seconds before it draws, for small ones in vain."""
+
+_DRAW = "from pyro_bnn.infer.cli.judging import draw; import sys; draw(sys.argv[1])"
+
+
+def judge(
+    trace_file: Path, summary_file: Path, report_file: Path | None, mapped: Map = map
+) -> dict[str, float | int | str]:
+    """Write the summary, and the report if it is wanted; return the summary.
+
+    Chains that the run calls dead are left out of both. With two threads or more, another process
+    draws the pictures that need no diagnosis while this one diagnoses.
+    """
+    with ExitStack() as stack:
+        whole = stack.enter_context(open_trace(trace_file))
+        check_attributes(whole)
+        trace = _alive(whole)
+        drawn: Callable[[], TracePictures] = partial(trace_pictures, trace)
+        large = trace_file.stat().st_size >= _WORTH_A_PROCESS
+        if report_file is not None and large and torch.get_num_threads() > 1:
+            drawn = stack.enter_context(_drawn_meanwhile(trace_file, drawn))
+        found = diagnose(trace, mapped=mapped)
+        summary = dict(summarize(trace, found))
+        write_summary(summary_file, summary)
+        if report_file is not None:
+            write_report(trace, report_file, found, drawn)
+    return summary
+
+
+def draw(trace_file: str) -> None:
+    """Draw the pictures of a trace and print them as JSON."""
+    with open_trace(trace_file) as whole:
+        sys.stdout.write(trace_pictures(_alive(whole)).to_json())
+
+
+@contextmanager
+def _drawn_meanwhile(
+    trace_file: Path, here: Callable[[], TracePictures]
+) -> Iterator[Callable[[], TracePictures]]:
+    """Start a process that draws; yield what waits for it, and draws here if it has failed."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", _DRAW, str(trace_file)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+            "OMP_NUM_THREADS": "1",
+        },
+    )
+
+    def drawn() -> TracePictures:
+        text, _ = process.communicate()
+        return here() if process.returncode else TracePictures.from_json(text)
+
+    with process:
+        try:
+            yield drawn
+        finally:
+            process.kill()
+
+
+def _alive(trace: xr.DataTree) -> xr.DataTree:
+    """Return the trace without its dead chains, which the root attribute ``dead_chains`` names."""
+    dead = json.loads(str(trace.attrs.get("dead_chains", "[]")))
+    if not dead:
+        return trace
+
+    def keep(group: xr.Dataset) -> xr.Dataset:
+        if "chain" not in group.dims:
+            return group
+        chains = [chain for chain in range(group.sizes["chain"]) if chain not in dead]
+        return group.isel(chain=chains)
+
+    alive = xr.DataTree.from_dict(
+        {node.path: keep(node.to_dataset(inherit=False)) for node in trace.subtree}
+    )
+    alive.attrs = dict(trace.attrs)
+    if "members" in alive.attrs:
+        members = json.loads(str(alive.attrs["members"]))
+        kept = [member for chain, member in enumerate(members) if chain not in dead]
+        alive.attrs["members"] = json.dumps(kept)
+    return alive
