@@ -1,4 +1,4 @@
-"""Every method that ships, on one model: accuracy, NLL, Brier score, calibration error and time.
+"""Every method that ships, on one model: accuracy, NLL, Brier, calibration, largest R-hat and time.
 
 Run: python analysis/all_methods.py [--model SCRIPT] [--out FOLDER] [--minutes M] [--quick]
                                    [--only METHOD ...]
@@ -31,6 +31,7 @@ COLUMNS = {
     "NLL": ("test.nll", "{:.4f}"),
     "Brier": ("test.brier", "{:.4f}"),
     "ECE": ("test.ece", "{:.4f}"),
+    "R-hat, functions": ("rhat.function.max", "{:.2f}"),
     "members x draws": ("size", "{}"),
     "seconds": ("seconds", "{:.0f}"),
 }
@@ -121,7 +122,8 @@ def table(found: dict[str, dict[str, Any] | str]) -> str:
         cells = [
             f"{point[key.replace('test', 'point')]:.4f}" for key, _ in list(COLUMNS.values())[:4]
         ]
-        lines.append(f"| point estimate, best of 16 starts | {' | '.join(cells)} | | |")
+        empty = " |" * (len(COLUMNS) - len(cells))
+        lines.append(f"| point estimate, best of 16 starts | {' | '.join(cells)} |{empty}")
     return "\n".join(lines)
 
 
