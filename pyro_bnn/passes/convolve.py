@@ -35,13 +35,15 @@ def _convolve(
     geometry = Geometry.over(size(x), size(w), stride, padding, dilation, groups)
     result = _empty(x, chains, units, geometry.out)
     data = x.shape[1]
-    filters = w.reshape(chains * groups, units // groups, -1).unbind()
-    places = result.view(chains * groups, units // groups, -1).unbind()
+    filters = w.reshape(chains * groups, units // groups, -1)
+    places = result.view(chains * groups, units // groups, -1)
     images = by_group(pad(x, padding), groups)
-    for filter_, image, place in zip(filters, images, places, strict=True):
-        for band in geometry.bands(geometry.taps(channels), data):
-            unfolded = geometry.patches(image, band)
-            torch.mm(filter_, unfolded, out=place[:, geometry.columns(band, data)])
+    taps = geometry.taps(channels)
+    for some in geometry.sets(len(images), taps, data):
+        for band in geometry.bands(taps, data):
+            unfolded = geometry.patches(images[some], band)
+            columns = geometry.columns(band, data)
+            torch.bmm(filters[some], unfolded, out=places[some, :, columns])
     return result.permute(0, 4, 1, 2, 3)
 
 
@@ -66,16 +68,16 @@ def _convolve_weights(
     each, taps = units // groups, channels * height * width
     flips = each >= _MANY_UNITS
     result = x.new_zeros(chains * groups, *((taps, each) if flips else (each, taps)))
-    slopes = data_last(gradient).view(chains * groups, each, -1).unbind()
+    slopes = data_last(gradient).view(chains * groups, each, -1)
     images = by_group(pad(x, padding), groups)
-    for total, image, slope in zip(result.unbind(), images, slopes, strict=True):
-        for band in geometry.bands(geometry.taps(channels), data):
-            unfolded = geometry.patches(image, band)
-            part = slope[:, geometry.columns(band, data)]
+    for some in geometry.sets(len(images), taps, data):
+        for band in geometry.bands(taps, data):
+            unfolded = geometry.patches(images[some], band)
+            part = slopes[some, :, geometry.columns(band, data)]
             if flips:
-                total.addmm_(unfolded, part.T)
+                result[some].baddbmm_(unfolded, part.mT)
             else:
-                total.addmm_(part, unfolded.T)
+                result[some].baddbmm_(part, unfolded.mT)
     if flips:
         result = result.transpose(1, 2).contiguous()
     return result.view(chains, units, channels, height, width)
@@ -97,12 +99,13 @@ def _convolve_inputs(
     geometry = Geometry.over((height, width), size(w), stride, padding, dilation, groups)
     large = (height + 2 * padding[0], width + 2 * padding[1])
     padded = gradient.new_zeros(chains, groups * channels, *large, data)
-    filters = w.reshape(chains * groups, units // groups, -1).transpose(1, 2).unbind()
-    slopes = data_last(gradient).view(chains * groups, units // groups, -1).unbind()
-    targets = by_group(padded, groups)
-    for filter_, target, slope in zip(filters, targets, slopes, strict=True):
-        for band in geometry.bands(geometry.taps(channels), data):
-            geometry.add_up(filter_ @ slope[:, geometry.columns(band, data)], target, band)
+    filters = w.reshape(chains * groups, units // groups, -1).mT
+    slopes = data_last(gradient).view(chains * groups, units // groups, -1)
+    targets, taps = by_group(padded, groups), geometry.taps(channels)
+    for some in geometry.sets(len(targets), taps, data):
+        for band in geometry.bands(taps, data):
+            part = slopes[some, :, geometry.columns(band, data)]
+            geometry.add_up(filters[some] @ part, targets[some], band)
     return unpad(padded, padding)
 
 

@@ -103,13 +103,13 @@ def _convolve_pool(
     data, pixels = x.shape[1], window[0] * window[1]
     each = _set_size(x, chains, units, groups, pixels)
     geometry = _geometry(size(x), size(w), stride, padding, groups, window, step)
-    images = by_group(pad(x, padding), groups)
+    images = by_group(pad(x, padding), groups).split(1)
     filters = _spread(w, each, stride, window)
     maxima, winners = (x.new_empty(chains, units, *geometry.out, data) for _ in range(2))
     rows = geometry.taps(channels) + pixels * each
     for image, chosen in zip(images, _shares(chains * units // each, len(images)), strict=True):
         for band in geometry.bands(rows, data):
-            patches = geometry.patches(image, band)
+            patches = geometry.patches(image, band)[0]
             columns = geometry.columns(band, data)
             results = x.new_empty(pixels, each, patches.shape[1])
             for index in chosen:
@@ -169,12 +169,12 @@ def _pooled_weights(
     geometry = _geometry(size(x), (height, width), stride, padding, groups, window, step)
     slopes = data_last(gradient).view(-1, each, geometry.out[0] * geometry.out[1] * data)
     won = data_last(winners).view(-1, each, geometry.out[0] * geometry.out[1] * data)
-    images = by_group(pad(x, padding), groups)
+    images = by_group(pad(x, padding), groups).split(1)
     totals = x.new_zeros(len(slopes), pixels * each, geometry.taps(channels))
     rows = geometry.taps(channels) + pixels * each
     for image, chosen in zip(images, _shares(chains * units // each, len(images)), strict=True):
         for band in geometry.bands(rows, data):
-            patches = geometry.patches(image, band)
+            patches = geometry.patches(image, band)[0]
             columns = geometry.columns(band, data)
             spread = x.new_empty(pixels, each, patches.shape[1])
             for index in chosen:
@@ -210,12 +210,13 @@ def _pooled_inputs(
     padded = gradient.new_zeros(chains, groups * channels, *large, data)
     filters = _spread(w, each, stride, window).transpose(1, 2)
     rows = geometry.taps(channels) + pixels * each
-    for index, target in enumerate(by_group(padded, groups)):
+    for index, target in enumerate(by_group(padded, groups).split(1)):
         for band in geometry.bands(rows, data):
             columns = geometry.columns(band, data)
             spread = w.new_empty(pixels, each, columns.stop - columns.start)
             _unpool(slopes[index, :, columns], won[index, :, columns], spread)
-            geometry.add_up(filters[index] @ spread.view(pixels * each, -1), target, band)
+            unfolded = filters[index] @ spread.view(pixels * each, -1)
+            geometry.add_up(unfolded[None], target, band)
     return unpad(padded, padding)
 
 

@@ -47,6 +47,16 @@ class Geometry(NamedTuple):
         """Return the number of pixels under a filter."""
         return channels * self.kernel[0] * self.kernel[1]
 
+    def sets(self, images: int, height: int, data: int) -> Iterator[slice]:
+        """Go through images in sets whose results stay in cache together, one at least.
+
+        The sizes are those of `bands`, of which sets of several images have one each.
+        """
+        whole = height * self.out[0] * self.out[1] * data
+        each = max(1, _BAND // max(whole, 1))
+        for first in range(0, images, each):
+            yield slice(first, min(first + each, images))
+
     def bands(self, height: int, data: int) -> Iterator[tuple[int, int]]:
         """Go through the rows of the result in bands that stay in cache.
 
@@ -63,34 +73,38 @@ class Geometry(NamedTuple):
         return slice(band[0] * row, band[1] * row)
 
     def add_up(self, unfolded: Tensor, padded: Tensor, band: tuple[int, int]) -> None:
-        """Add patches ``(channel * taps, pixel * data)`` to the images they were taken from."""
+        """Add patches ``(image, channel * taps, pixel * data)`` to where they were taken from."""
         rows = band[1] - band[0]
-        channels, data = padded.shape[0], padded.shape[3]
-        patches = unfolded.view(channels, *self.kernel, rows, self.out[1], data)
+        images, channels, data = padded.shape[0], padded.shape[1], padded.shape[4]
+        patches = unfolded.view(images, channels, *self.kernel, rows, self.out[1], data)
         top, down = band[0] * self.stride[0], self.dilation[0]
         height = down * (self.kernel[0] - 1) + 1
         width = self.stride[1] * (self.out[1] - 1) + 1
         for column in range(self.kernel[1]):
             left = column * self.dilation[1]
-            under = padded[:, :, left : left + width : self.stride[1]]
-            part = patches[:, :, column]
+            under = padded[:, :, :, left : left + width : self.stride[1]]
+            part = patches[:, :, :, column]
             if rows <= self.kernel[0]:
                 # The rows of a filter lie on as many rows of the image: one call adds them all.
                 for row in range(rows):
                     first = top + row * self.stride[0]
-                    under[:, first : first + height : down].add_(part[:, :, row])
+                    under[:, :, first : first + height : down].add_(part[:, :, :, row])
                 continue
             span = self.stride[0] * (rows - 1) + 1
             for row in range(self.kernel[0]):
                 first = top + row * down
-                under[:, first : first + span : self.stride[0]].add_(part[:, row])
+                under[:, :, first : first + span : self.stride[0]].add_(part[:, :, row])
 
     def patches(self, padded: Tensor, band: tuple[int, int]) -> Tensor:
-        """Unfold ``(channel, height, width, data)`` into ``(channel * taps, pixel * data)``."""
-        channel, height, width, data = padded.stride()
+        """Unfold ``(image, channel, height, width, data)``.
+
+        The result is ``(image, channel * taps, pixel * data)``.
+        """
+        image, channel, height, width, data = padded.stride()
         view = padded.as_strided(
-            (padded.shape[0], *self.kernel, band[1] - band[0], self.out[1], padded.shape[3]),
+            (*padded.shape[:2], *self.kernel, band[1] - band[0], self.out[1], padded.shape[4]),
             (
+                image,
                 channel,
                 height * self.dilation[0],
                 width * self.dilation[1],
@@ -100,7 +114,7 @@ class Geometry(NamedTuple):
             ),
             padded.storage_offset() + band[0] * self.stride[0] * height,
         )
-        return view.reshape(padded.shape[0] * self.kernel[0] * self.kernel[1], -1)
+        return view.reshape(len(padded), self.taps(padded.shape[1]), -1)
 
 
 def size(images: Tensor) -> tuple[int, int]:
@@ -108,10 +122,13 @@ def size(images: Tensor) -> tuple[int, int]:
     return images.shape[-2], images.shape[-1]
 
 
-def by_group(images: Tensor, groups: int) -> tuple[Tensor, ...]:
-    """Split ``(chain, channel, height, width, data)`` into the images of each chain and group."""
+def by_group(images: Tensor, groups: int) -> Tensor:
+    """Split ``(chain, channel, height, width, data)`` into the images of each chain and group.
+
+    The result is ``(chain * group, channel / group, height, width, data)``.
+    """
     chains, channels, *rest = images.shape
-    return images.view(chains * groups, channels // groups, *rest).unbind()
+    return images.view(chains * groups, channels // groups, *rest)
 
 
 def data_last(images: Tensor) -> Tensor:

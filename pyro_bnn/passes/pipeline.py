@@ -12,6 +12,7 @@ from pyro_bnn.passes.activations import activate_after_pooling
 from pyro_bnn.passes.biases import fold_biases
 from pyro_bnn.passes.convolutions import unfold_convolutions
 from pyro_bnn.passes.fused_pools import fuse_pools
+from pyro_bnn.passes.gathers import pick_whole_rows
 from pyro_bnn.passes.identities import drop_identities
 from pyro_bnn.passes.inplace import reuse_memory
 from pyro_bnn.passes.layout import lay_out_constants
@@ -46,7 +47,7 @@ def optimise(module: GraphModule, device: torch.device) -> list[str]:
     """
     passes = [*_rearranging(device), fold_biases, use_log_softmax]
     if device.type == "cpu":
-        passes.append(use_onednn)
+        passes += [use_onednn, pick_whole_rows]
     return _apply([*passes, lay_out_constants, drop_identities, reuse_memory], module)
 
 

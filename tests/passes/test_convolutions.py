@@ -34,7 +34,7 @@ WAYS = [
 
 @pytest.mark.parametrize("way", WAYS, ids=str)
 @pytest.mark.parametrize("shared", [False, True])
-@pytest.mark.parametrize("band", [1, 2**18])
+@pytest.mark.parametrize("band", [1, 13_000, 2**18])
 def test_kernels_compute_a_convolution_and_its_derivatives(way, shared, band, monkeypatch):
     monkeypatch.setattr(patches, "_BAND", band)
     way = (*way[:3], 1) if shared else way
