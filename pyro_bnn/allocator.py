@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import platform
 
-__all__ = ["keep_freed_memory", "return_freed_memory"]
+__all__ = ["give_back_freed_memory", "keep_freed_memory", "return_freed_memory"]
 
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
@@ -40,6 +40,20 @@ def return_freed_memory() -> bool:
         Whether the C library is glibc and took the setting.
     """
     return _set_thresholds(_SMALL)
+
+
+def give_back_freed_memory() -> bool:
+    """Have glibc return what is free now, once, however it treats what will be freed.
+
+    A process that has read its data and leaves the work to others would hold what the reading took
+    for as long as they work.
+
+    Returns
+    -------
+    bool
+        Whether the C library is glibc and had something to return.
+    """
+    return platform.libc_ver()[0] == "glibc" and bool(ctypes.CDLL(None).malloc_trim(0))
 
 
 def _set_thresholds(size: int) -> bool:

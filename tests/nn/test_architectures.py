@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -88,3 +91,12 @@ def test_filter_response_norm_divides_by_the_root_mean_square():
 def test_widths_that_make_no_network_are_refused():
     with pytest.raises(UserError, match=r"widths are \(3,\)"):
         mlp((3,))
+
+
+def test_networks_of_our_own_do_not_import_torchvision():
+    """It takes seconds and, with torch's compiler, some hundred megabytes of every process."""
+    code = (
+        "import sys; from pyro_bnn.nn.architectures import lenet5, optunet; optunet(), lenet5(); "
+        "sys.exit('torchvision' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -21,6 +21,7 @@ from typing import Any, Self
 import cloudpickle  # type: ignore[import-untyped]
 import torch
 
+from pyro_bnn.allocator import give_back_freed_memory
 from pyro_bnn.errors import UserError
 from pyro_bnn.infer.guides.sharing import dumps
 from pyro_bnn.infer.guides.training_block import Block, Interrupt, Trained
@@ -69,6 +70,7 @@ class Pool:
                     f"the model cannot be sent to other processes ({error}): take workers = 1"
                 ) from error
         self._head = pickle.dumps(sys.path) + pickle.dumps(self._thread_count) + pickled
+        give_back_freed_memory()
         self._threads = ThreadPoolExecutor(workers)
         self._idle: SimpleQueue[subprocess.Popen[bytes]] = SimpleQueue()
         self._processes = [self._start() for _ in range(workers)]

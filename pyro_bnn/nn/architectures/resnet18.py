@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torchvision.models
 from torch import nn
 
 __all__ = ["resnet18"]
@@ -19,7 +18,9 @@ def resnet18(classes: int = 10) -> nn.Module:
     classes : int
         Outputs.
     """
-    net: nn.Module = torchvision.models.resnet18(num_classes=classes)
+    from torchvision import models  # seconds and memory that the other networks do not need
+
+    net: nn.Module = models.resnet18(num_classes=classes)
     net.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
     net.maxpool = nn.Identity()
     return net.eval()

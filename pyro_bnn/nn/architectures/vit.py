@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from torch import nn
-from torchvision.models import VisionTransformer
 
 __all__ = ["small_vit"]
 
@@ -29,6 +28,9 @@ def small_vit(
         Encoder blocks, attention heads of each, and the width of a token; the hidden layer of a
         block is twice as wide.
     """
+    # An import of seconds, which the other networks do not need.
+    from torchvision.models import VisionTransformer
+
     net: nn.Module = VisionTransformer(
         image_size=image,
         patch_size=patch,
