@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from pyro_bnn.errors import UserError
@@ -26,10 +26,12 @@ __all__ = [
     "log_prob_dense",
     "maximise_marginal_likelihood",
     "prior_precision",
+    "refuse_layers_without_factors",
     "subnetwork_root",
 ]
 
 _BATCH = 256
+_FACTORED = (nn.Linear, nn.Conv2d)
 
 
 def prior_precision(density: LogDensity, position: Tensor) -> Tensor:
@@ -42,6 +44,24 @@ def prior_precision(density: LogDensity, position: Tensor) -> Tensor:
     (slope,) = torch.autograd.grad(-density.log_prior(point[None]).sum(), point, create_graph=True)
     (diagonal,) = torch.autograd.grad(slope.sum(), point)
     return diagonal
+
+
+def refuse_layers_without_factors(module: nn.Module) -> None:
+    """Refuse a layer whose curvature is no Kronecker product, such as batch norm.
+
+    Raises
+    ------
+    UserError
+        If a parameter that has a posterior belongs to such a layer.
+    """
+    for name, layer in module.named_modules():
+        own = [n for n, p in layer.named_parameters(recurse=False) if p.requires_grad]
+        if own and not isinstance(layer, _FACTORED):
+            raise UserError(
+                f"layer '{name}' ({type(layer).__name__}) has no Kronecker factors, as nn.Linear "
+                "and nn.Conv2d have: take Laplace(structure='diag') or 'last-layer', or give "
+                f"{' and '.join(own)} to freeze= of lift()"
+            )
 
 
 def fit(

@@ -20,6 +20,7 @@ from pyro_bnn.infer.guides.curvature import (
     log_prob_dense,
     maximise_marginal_likelihood,
     prior_precision,
+    refuse_layers_without_factors,
     subnetwork_root,
 )
 from pyro_bnn.infer.guides.descent import Parameters
@@ -104,6 +105,12 @@ class Laplace(Guide):
         """Count the mode, and the matrix where there is one over all weights."""
         dense = self.structure in ("full", "hessian")
         return density.dim * (density.dim if dense else 1)
+
+    def start(self, position: Tensor, density: LogDensity) -> Parameters:
+        """Start as every guide does, with a network whose curvature can be had in the end."""
+        if self.structure == "kron":
+            refuse_layers_without_factors(find_network(density).module)
+        return super().start(position, density)
 
     def finish(self, parameters: Parameters, memory: Parameters, density: LogDensity) -> Parameters:
         """Find the curvature of each member at its mode."""

@@ -156,6 +156,34 @@ def test_what_laplace_torch_cannot_take_is_told(line, net):
         Laplace(density, SHORT).fit(seed=0)
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_a_layer_without_kronecker_factors_is_named_before_the_training(net, training):
+    normed = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2))
+    normed.double().train(training)
+
+    def density(**options):
+        bnn = lift(normed, prior=Normal(scale=1.0), **options)
+
+        def model(x, y=None):
+            with pyro.plate("data", len(x)):
+                return pyro.sample("y", dist.Categorical(logits=bnn(x)), obs=y)
+
+        return LogDensity(model, net.x, net.y)
+
+    part = r"layer '1' \(BatchNorm1d\) has no Kronecker factors.*weight and bias to freeze="
+    guide = Laplace(density(), SHORT)
+    with pytest.raises(UserError, match=part):
+        guide.fit(seed=0)
+    assert guide.gradients == 0
+    frozen = Laplace(density(freeze=["1.*"]), SHORT).fit(seed=0)
+    position = frozen.sample_positions(3)
+    gaussian = torch.distributions.MultivariateNormal(
+        frozen.state["mean"][0], covariance_matrix=covariance(frozen)
+    )
+    expected = gaussian.log_prob(position[0])
+    torch.testing.assert_close(frozen.log_density(position)[0], expected, rtol=1e-8, atol=0)
+
+
 @pytest.mark.parametrize(
     ("settings", "part"),
     [
