@@ -187,9 +187,13 @@ class Descent:
 
     def _step(self, gradients: Mapping[str, Tensor], count: int) -> None:
         """Move by the sum of the gradients of `count` minibatches."""
-        pull = self._prior_pull() if self._objective.training.decoupled else {}
+        training = self._objective.training
+        pull = self._prior_pull() if training.decoupled else {}
+        scaled = {name: value / (count * self._rows) for name, value in gradients.items()}
+        if training.clip_norm is not None:
+            scaled = _shortened(scaled, training.clip_norm)
         for name, parameter in self.parameters.items():
-            gradient = gradients[name] / (count * self._rows)
+            gradient = scaled[name]
             parameter.grad = gradient - pull[name] / self._rows if pull else gradient
         self._optimiser.step()
         for name, direction in pull.items():
@@ -211,6 +215,16 @@ class Descent:
             graph.recompile()
             self._pull = graph
         return {"position": self._pull(position)}
+
+
+def _shortened(gradients: Parameters, limit: float) -> Parameters:
+    """Scale the gradient of each member, over all its parameters, to a norm of at most `limit`."""
+    squares = torch.stack([value.flatten(1).square().sum(1) for value in gradients.values()])
+    factor = (limit / squares.sum(0).sqrt()).clamp(max=1.0)
+    return {
+        name: value * factor.view(-1, *(1 for _ in value.shape[1:]))
+        for name, value in gradients.items()
+    }
 
 
 def nodes_at_zero(density: LogDensity) -> Mapping[str, Any]:

@@ -57,6 +57,9 @@ class Training:
         Where ``step`` steps, as shares of the training.
     decay : float
         Factor of each such step.
+    clip_norm : float, optional
+        The gradient of each member's loss a row is shortened to this Euclidean norm where it is
+        longer (Pascanu et al. 2013); never by default.
     accumulate : int
         Minibatches whose gradients are averaged for a step. Those that fill none at the end of
         an epoch are left out.
@@ -88,6 +91,7 @@ class Training:
     schedule: str = "cosine"
     milestones: tuple[float, ...] = (1 / 3, 2 / 3)
     decay: float = 0.1
+    clip_norm: float | None = None
     accumulate: int = 1
     precision: str = "full"
     loaders: int = 0
@@ -109,6 +113,8 @@ class Training:
         ):
             if number is not None and number < least:
                 raise UserError(f"Training: {name} is {number}, give at least {least}")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise UserError(f"Training: clip_norm is {self.clip_norm}, give a number > 0")
         if not self.learning_rate > 0:
             raise UserError(f"Training: learning_rate is {self.learning_rate}, give a number > 0")
         if not 0 <= self.momentum < 1:

@@ -46,6 +46,9 @@ class GuideSettings(Table):
         (1 / 3, 2 / 3), description="Shares of the training at which the schedule step steps."
     )
     decay: float = Field(0.1, gt=0, description="Factor of each such step.")
+    clip_norm: float | None = Field(
+        None, gt=0, description="Norm to which the gradient of the loss a row is shortened."
+    )
     accumulate: int = Field(1, ge=1, description="Minibatches whose gradients make a step.")
     precision: Literal["full", "bfloat16", "float16"] = Field(
         "full", description="Of the model's arithmetic in training, by autocast."

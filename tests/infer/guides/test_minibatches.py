@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
+from pyro.infer.autoguide.initialization import init_to_value
 from torch.utils.data import TensorDataset
 
 from pyro_bnn import Data, LogDensity, Split, UserError
 from pyro_bnn.infer.guides import Ensemble, MeanField, PointEstimate, Training
 from pyro_bnn.infer.guides.seeds import generators
+from pyro_bnn.nn import gaussian
 
 SGD = {"optimiser": "sgd", "learning_rate": 0.05, "schedule": "constant"}
 
@@ -129,6 +133,54 @@ def test_one_cycle_is_that_of_torch():
         assert training.momentum_at(step / steps) == pytest.approx(group["momentum"], abs=2e-4)
         optimiser.step()
         cycle.step()
+
+
+def test_long_gradients_are_shortened_member_by_member(net):
+    """As torch's `clip_grad_norm_` does for one network after another."""
+    density, rate = net.density, 0.5
+    sources = generators([3, 4], density.device)
+    start = density.initial_position(2, sources)
+    _, gradient = density.value_and_grad(start)
+    slopes = gradient / density.rows
+    limit = float(slopes.norm(dim=1).mean())  # between the two, so that one is left alone
+    training = Training(
+        epochs=1,
+        batch_size=None,
+        optimiser="sgd",
+        momentum=0.0,
+        learning_rate=rate,
+        schedule="constant",
+        clip_norm=limit,
+    )
+    for member, seed in enumerate([3, 4]):
+        weights = torch.zeros_like(start[member], requires_grad=True)
+        weights.grad = slopes[member].clone()
+        torch.nn.utils.clip_grad_norm_([weights], limit)
+        expected = start[member] - rate * weights.grad
+        found = PointEstimate(density, training).fit(seed=seed).state["position"][0]
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_member_whose_noise_starts_small_needs_short_gradients():
+    x = torch.linspace(-1, 1, 50)
+    y = x + 0.3 * torch.randn(50, generator=torch.Generator().manual_seed(0))
+
+    def model(x, y=None):
+        slope = pyro.sample("slope", dist.Normal(0.0, 10.0))
+        return gaussian(slope * x, y)
+
+    start = init_to_value(values={"slope": torch.tensor(0.0), "noise": torch.tensor(0.01)})
+    settings = {"epochs": 300, "batch_size": None, "optimiser": "sgd", "learning_rate": 0.05}
+    long = PointEstimate(model, Training(**settings), init_strategy=start)
+    with pytest.raises(UserError, match="the loss is not finite"):
+        long.fit(x, y, seed=0)
+    short = PointEstimate(model, Training(**settings, clip_norm=1.0), init_strategy=start)
+    found = short.fit(x, y, seed=0).sample_posterior(1)
+    slope = (x @ y) / (x @ x)
+    torch.testing.assert_close(found["slope"][0, 0], slope, rtol=0.01, atol=0)
+    # The mode over the logarithm of the noise s: 50 - 1 = sum / s**2 - s**2, by the prior.
+    total, variance = (y - slope * x).square().sum(), found["noise"][0, 0] ** 2
+    torch.testing.assert_close(total / variance - variance, torch.tensor(49.0), rtol=0.01, atol=0)
 
 
 def test_the_momentum_follows_the_cycle(net):

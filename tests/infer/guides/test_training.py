@@ -218,6 +218,7 @@ def test_members_have_streams_of_their_own():
         ({"epochs": 0}, ["epochs is 0"]),
         ({"batch_size": 0}, ["batch_size is 0"]),
         ({"learning_rate": 0.0}, ["learning_rate is 0.0"]),
+        ({"clip_norm": 0.0}, ["clip_norm is 0.0"]),
         ({"momentum": 1.0}, ["momentum is 1.0"]),
         ({"nesterov": True}, ["'sgd' with a momentum"]),
         ({"least_momentum": 0.8}, ["'sgd' and the schedule 'one-cycle'"]),
