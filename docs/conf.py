@@ -39,6 +39,7 @@ nb_execution_timeout = 300
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_output_stderr = "remove"
+nb_merge_streams = True  # what a cell prints is one block, however it came
 
 # Names in single backticks are links where they can be resolved, emphasis where not.
 default_role = "autolink"
@@ -55,6 +56,7 @@ autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 autodoc_class_signature = "mixed"
 numpydoc_show_class_members = False
+toc_object_entries_show_parents = "hide"  # LogDensity.stored is too long for the margin
 
 html_theme = "sphinx_book_theme"
 html_title = "pyro_bnn"
@@ -116,7 +118,8 @@ def _commands() -> str:
     for name, command in typer.main.get_command(command_line).commands.items():
         arguments = [p for p in command.params if p.param_type_name == "argument"]
         words = [p.name.upper() if p.required else f"[{p.name.upper()}]" for p in arguments]
-        shown = " ".join(["pyro-bnn", name, *words, "[OPTIONS]"])
+        options = ["[OPTIONS]"] if len(command.params) > len(arguments) else []
+        shown = " ".join(["pyro-bnn", name, *words, *options])
         rows = [
             (f"`{p.name.upper() if p in arguments else ', '.join(p.opts)}`", p.help or "")
             for p in command.params
@@ -126,7 +129,7 @@ def _commands() -> str:
             f"## {name}\n",
             f"```\n{shown}\n```\n",
             f"{text}\n",
-            _table(("argument or option", "meaning"), rows),
+            _table(("argument or option", "meaning"), rows) if rows else "",
             "",
         ]
     return "\n".join(parts)
