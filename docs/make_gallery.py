@@ -1,4 +1,4 @@
-"""Every picture of the reports of two short runs, for the gallery of the documentation.
+"""Every picture of the reports of three short runs and of a comparison, for the gallery.
 
 The site's build calls `make`; by hand it is ``python docs/make_gallery.py``.
 """
@@ -17,11 +17,19 @@ HERE = Path(__file__).parent
 PICTURES = HERE / "_static" / "gallery"
 PAGE = HERE / "reference" / "generated" / "gallery.txt"
 
-# A classification with inputs from elsewhere and corrupted ones, and a regression.
+# A classification with inputs from elsewhere and corrupted ones, a regression, and a guide.
 RUNS = {
-    "digits_mlp": ["--chains=4", "--warmup=60", "--draws=40"],
-    "diabetes_mlp": ["--chains=4", "--warmup=80", "--draws=40"],
+    "digits_mlp": ["digits_mlp", "--chains=4", "--warmup=60", "--draws=40"],
+    "diabetes_mlp": ["diabetes_mlp", "--chains=4", "--warmup=80", "--draws=40"],
+    "digits_mlp, mean-field": [
+        "digits_mlp",
+        "--recipe=mean_field.toml",
+        "--set=guide.epochs=20",
+        "--chains=2",
+        "--draws=40",
+    ],
 }
+COMPARED = ("digits_mlp", "digits_mlp, mean-field")
 
 
 def make() -> None:
@@ -32,16 +40,25 @@ def make() -> None:
     PAGE.parent.mkdir(parents=True, exist_ok=True)
     seen: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for model, options in RUNS.items():
-            out = Path(folder) / model
-            command = [sys.executable, "-m", "pyro_bnn.infer", model, *options, "--out", str(out)]
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-            _take(model, (out / "report.html").read_text(encoding="utf-8"), seen)
+        for run, options in RUNS.items():
+            out = Path(folder) / run
+            _call("infer", *options, "--out", str(out))
+            _take(run, (out / "report.html").read_text(encoding="utf-8"), seen)
+        runs = [str(Path(folder) / run) for run in COMPARED]
+        page = Path(folder) / "comparison.html"
+        _call("compare", *runs, "--reference", runs[0], "--out", str(page))
+        _take("a comparison", page.read_text(encoding="utf-8"), seen)
     PAGE.write_text("\n".join(seen.values()), encoding="utf-8")
 
 
-def _take(model: str, report: str, seen: dict[str, str]) -> None:
-    """Add the pictures of a report that are not there yet, by how their descriptions begin."""
+def _call(*arguments: str) -> None:
+    """Run ``pyro-bnn``, as a shell would."""
+    program = [sys.executable, "-c", "from pyro_bnn.infer.cli.app import main; main()"]
+    subprocess.run([*program, *arguments], check=True, stdout=subprocess.DEVNULL)
+
+
+def _take(origin: str, report: str, seen: dict[str, str]) -> None:
+    """Add the pictures of a page that are not there yet, by how their descriptions begin."""
     section = ""
     for heading, figure in re.findall(
         r"<h2[^>]*>(.*?)</h2>|<figure[^>]*>(.*?)</figure>", report, re.S
@@ -57,14 +74,14 @@ def _take(model: str, report: str, seen: dict[str, str]) -> None:
         kind = " ".join(re.sub(r"[\d.,:%]+", "", description).split()[:5])
         if kind in seen:
             continue
-        name = f"{model}-{len(seen):02d}.svg"
+        name = f"{len(seen):02d}.svg"
         (PICTURES / name).write_bytes(base64.b64decode(data[1]))
         caption = re.search(r"<figcaption[^>]*>(.*?)</figcaption>", figure, re.DOTALL)
         words = _text(caption[1]) if caption else description
         alt = description.replace("\n", " ")
         seen[kind] = (
             f"```{{figure}} _static/gallery/{name}\n:alt: {alt}\n\n"
-            f"{words} ({model}, section “{section}”)\n```\n"
+            f"{words} ({origin}, section “{section}”)\n```\n"
         )
 
 
