@@ -27,30 +27,30 @@ def pick_whole_rows(module: GraphModule) -> None:
     if writes(module.graph.nodes):
         return
     for node in list(module.graph.nodes):
-        if node.target is _aten.index.Tensor and _picks_rows(module, node):
-            _replace(node)
+        found = _rows_by_number(module, node) if node.target is _aten.index.Tensor else None
+        if found is not None:
+            _replace(node, *found)
             module.graph.erase_node(node)
     renew_shapes(module)
     finish(module)
 
 
-def _picks_rows(module: GraphModule, node: Node) -> bool:
-    """Whether a constant is indexed by whole numbers that are an input, along its first axis."""
+def _rows_by_number(module: GraphModule, node: Node) -> tuple[Node, Node] | None:
+    """Return data and row numbers where an input indexes a constant along its first axis."""
     source, numbers = node.args
     assert isinstance(source, Node)
-    (rows,) = numbers if len(numbers) == 1 else (None,)  # type: ignore[arg-type, misc]
-    return (
-        isinstance(rows, Node)
-        and rows.op == "placeholder"
-        and rows.meta["val"].dtype == torch.int64
-        and attribute(module, source) is not None
-    )
+    assert isinstance(numbers, list | tuple)
+    rows = numbers[0]
+    if len(numbers) != 1 or not isinstance(rows, Node) or rows.op != "placeholder":
+        return None
+    if rows.meta["val"].dtype != torch.int64 or attribute(module, source) is None:
+        return None
+    return source, rows
 
 
-def _replace(node: Node) -> None:
+def _replace(node: Node, source: Node, rows: Node) -> None:
     graph = node.graph
-    source, (rows,) = node.args  # type: ignore[misc]
     with graph.inserting_before(node):
-        flat = call(graph, _aten.reshape.default, rows, [math.prod(shape(rows))])  # type: ignore[arg-type]
+        flat = call(graph, _aten.reshape.default, rows, [math.prod(shape(rows))])
         picked = call(graph, _aten.index_select.default, source, 0, flat)
         replace(node, call(graph, _aten.reshape.default, picked, [*shape(node)]))
