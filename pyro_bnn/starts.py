@@ -28,7 +28,10 @@ def draw_starts(
         without_validation(),
         full_plates(None),
     ):
-        torch.manual_seed(seed)
+        # The generator of the CPU alone, where that is enough: torch's manual_seed() formats a
+        # traceback for the devices that are not in use.
+        on_cpu = model.device.type == "cpu"
+        (torch.default_generator.manual_seed if on_cpu else torch.manual_seed)(seed)
         begun = InitMessenger(strategy)(model.model)
         for _ in range(count):
             trace = poutine.trace(begun).get_trace(*model.some.args, **model.some.kwargs)

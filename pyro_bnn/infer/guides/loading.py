@@ -86,6 +86,7 @@ class _Rows(Dataset[tuple[Tensor, ...]]):
     def __getitem__(self, key: _Key) -> tuple[Tensor, ...]:
         row, seed = key
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            # Of the CPU, where the rows are: torch's manual_seed() formats a traceback each time.
+            torch.default_generator.manual_seed(seed)
             changed = self._transform(self._first[row])
         return (changed, *(tensor[row] for tensor in self._others))
