@@ -53,11 +53,18 @@ def give_back_freed_memory() -> bool:
     bool
         Whether the C library is glibc and had something to return.
     """
-    return platform.libc_ver()[0] == "glibc" and bool(ctypes.CDLL(None).malloc_trim(0))
+    glibc = _glibc()
+    return glibc is not None and bool(glibc.malloc_trim(0))
 
 
 def _set_thresholds(size: int) -> bool:
-    if platform.libc_ver()[0] != "glibc":
+    glibc = _glibc()
+    if glibc is None:
         return False
-    mallopt = ctypes.CDLL(None).mallopt
+    mallopt = glibc.mallopt
     return bool(mallopt(_M_MMAP_THRESHOLD, size)) and bool(mallopt(_M_TRIM_THRESHOLD, size))
+
+
+def _glibc() -> ctypes.CDLL | None:
+    """Return the C library of this process, if it is glibc."""
+    return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
