@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ import xarray as xr
 
 from pyro_bnn.diagnostics import diagnose, summarize, write_report, write_summary
 from pyro_bnn.diagnostics.report.of_trace import TracePictures, trace_pictures
+from pyro_bnn.infer.child import start_python
 from pyro_bnn.tasks import Map
 from pyro_bnn.trace import open_trace
 from pyro_bnn.trace.attributes import check_attributes
@@ -63,17 +63,8 @@ def _drawn_meanwhile(
     trace_file: Path, here: Callable[[], TracePictures]
 ) -> Iterator[Callable[[], TracePictures]]:
     """Start a process that draws; yield what waits for it, and draws here if it has failed."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", _DRAW, str(trace_file)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env={
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-            "OMP_NUM_THREADS": "1",
-        },
-    )
+    nothing = subprocess.DEVNULL
+    process = start_python(_DRAW, str(trace_file), threads=1, stdin=nothing, stderr=nothing)
 
     def drawn() -> TracePictures:
         text, _ = process.communicate()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import importlib.machinery
-import os
 import pickle
 import signal
 import subprocess
@@ -23,6 +22,7 @@ import torch
 
 from pyro_bnn.allocator import give_back_freed_memory
 from pyro_bnn.errors import UserError
+from pyro_bnn.infer.child import start_python
 from pyro_bnn.infer.guides.sharing import dumps
 from pyro_bnn.infer.guides.training_block import Block, Interrupt, Trained
 from pyro_bnn.infer.guides.worker import Answer
@@ -140,16 +140,8 @@ class Pool:
             yield self._waiting.pop(future), found
 
     def _start(self) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(
-            [sys.executable, "-c", "from pyro_bnn.infer.guides.worker import main; main()"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={
-                **os.environ,
-                "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-                "OMP_NUM_THREADS": str(self._thread_count),
-            },
-        )
+        code = "from pyro_bnn.infer.guides.worker import main; main()"
+        process = start_python(code, threads=self._thread_count, stdin=subprocess.PIPE)
         self._idle.put(process)
         return process
 
