@@ -20,3 +20,9 @@ def _one_thread():
     """Take back what a command has chosen for this process."""
     yield
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def two_threads(_one_thread):
+    """Compute as on two cores."""
+    torch.set_num_threads(2)

@@ -31,14 +31,6 @@ def travelling(function, tasks):
     return reversed(results)
 
 
-@pytest.fixture
-def two_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def net():
     return nn.Sequential(nn.Linear(6, 40), nn.ReLU(), nn.Linear(40, 3))

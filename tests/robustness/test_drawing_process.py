@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from pyro_bnn.diagnostics.report.of_trace import TracePictures, trace_pictures
 from pyro_bnn.infer.cli import judging
 from pyro_bnn.trace import open_trace
 
 HERE = TracePictures([], [])
-
-
-@pytest.fixture
-def two_threads():
-    """Judge as on two cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
 
 
 def test_another_process_draws_the_same(divided):
