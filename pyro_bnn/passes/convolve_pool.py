@@ -103,31 +103,31 @@ def _convolve_pool(
     data, pixels = x.shape[1], window[0] * window[1]
     each = _set_size(x, chains, units, groups, pixels)
     geometry = _geometry(size(x), size(w), stride, padding, groups, window, step)
-    images = by_group(pad(x, padding), groups).split(1)
+    images = by_group(pad(x, padding), groups)
     filters = _spread(w, each, stride, window)
     maxima, winners = (x.new_empty(chains, units, *geometry.out, data) for _ in range(2))
     rows = geometry.taps(channels) + pixels * each
-    for image, chosen in zip(images, _shares(chains * units // each, len(images)), strict=True):
+    for some, sets in _shares(geometry, len(filters), len(images), rows, data):
         for band in geometry.bands(rows, data):
-            patches = geometry.patches(image, band)[0]
+            patches = geometry.patches(images[some], band)
             columns = geometry.columns(band, data)
-            results = x.new_empty(pixels, each, patches.shape[1])
-            for index in chosen:
-                torch.mm(filters[index], patches, out=results.view(pixels * each, -1))
+            results = x.new_empty(len(patches), pixels, each, patches.shape[2])
+            for chosen in sets:
+                torch.bmm(filters[chosen], patches, out=results.flatten(1, 2))
                 _pool(
                     results,
-                    maxima.view(len(filters), each, -1)[index, :, columns],
-                    winners.view(len(filters), each, -1)[index, :, columns],
+                    maxima.view(len(filters), each, -1)[chosen, :, columns],
+                    winners.view(len(filters), each, -1)[chosen, :, columns],
                 )
     return maxima.permute(0, 4, 1, 2, 3), winners.permute(0, 4, 1, 2, 3)
 
 
 def _pool(results: Tensor, maxima: Tensor, winners: Tensor) -> None:
-    """Write maxima over the first axis, and which numbers beat all before them, as a sum of bits.
+    """Write maxima over the second axis, and which numbers beat all before them, as a sum of bits.
 
     The results are used up. Bits are added to floating-point numbers, which are fast to compare.
     """
-    best, second, *rest = results.unbind()
+    best, second, *rest = results.unbind(1)
     torch.gt(second, best, out=winners)
     torch.maximum(best, second, out=best if rest else maxima)
     beats = second
@@ -139,7 +139,7 @@ def _pool(results: Tensor, maxima: Tensor, winners: Tensor) -> None:
 
 def _unpool(gradient: Tensor, winners: Tensor, slopes: Tensor) -> None:
     """Write each gradient to the pixel it belongs to, and zero to the others of its window."""
-    before, *rest = slopes.unbind()
+    before, *rest = slopes.unbind(1)
     before.copy_(gradient)
     for number, slope in enumerate(rest):
         # What belongs to this pixel or to a later one; the rest belongs to the one before.
@@ -169,17 +169,17 @@ def _pooled_weights(
     geometry = _geometry(size(x), (height, width), stride, padding, groups, window, step)
     slopes = data_last(gradient).view(-1, each, geometry.out[0] * geometry.out[1] * data)
     won = data_last(winners).view(-1, each, geometry.out[0] * geometry.out[1] * data)
-    images = by_group(pad(x, padding), groups).split(1)
+    images = by_group(pad(x, padding), groups)
     totals = x.new_zeros(len(slopes), pixels * each, geometry.taps(channels))
     rows = geometry.taps(channels) + pixels * each
-    for image, chosen in zip(images, _shares(chains * units // each, len(images)), strict=True):
+    for some, sets in _shares(geometry, len(slopes), len(images), rows, data):
         for band in geometry.bands(rows, data):
-            patches = geometry.patches(image, band)[0]
+            patches = geometry.patches(images[some], band)
             columns = geometry.columns(band, data)
-            spread = x.new_empty(pixels, each, patches.shape[1])
-            for index in chosen:
-                _unpool(slopes[index, :, columns], won[index, :, columns], spread)
-                totals[index].addmm_(spread.view(pixels * each, -1), patches.T)
+            spread = x.new_empty(len(patches), pixels, each, patches.shape[2])
+            for chosen in sets:
+                _unpool(slopes[chosen, :, columns], won[chosen, :, columns], spread)
+                totals[chosen].baddbmm_(spread.flatten(1, 2), patches.mT)
     whole = totals.view(len(slopes), *window, each, channels, *geometry.kernel)
     first, *rest = _by_pixel(whole, (height, width), stride)
     result = first.clone()
@@ -210,21 +210,26 @@ def _pooled_inputs(
     padded = gradient.new_zeros(chains, groups * channels, *large, data)
     filters = _spread(w, each, stride, window).transpose(1, 2)
     rows = geometry.taps(channels) + pixels * each
-    for index, target in enumerate(by_group(padded, groups).split(1)):
+    targets = by_group(padded, groups)
+    for some in geometry.sets(len(targets), rows, data):
         for band in geometry.bands(rows, data):
             columns = geometry.columns(band, data)
-            spread = w.new_empty(pixels, each, columns.stop - columns.start)
-            _unpool(slopes[index, :, columns], won[index, :, columns], spread)
-            unfolded = filters[index] @ spread.view(pixels * each, -1)
-            geometry.add_up(unfolded[None], target, band)
+            part = slopes[some, :, columns]
+            spread = w.new_empty(len(part), pixels, each, part.shape[2])
+            _unpool(part, won[some, :, columns], spread)
+            geometry.add_up(filters[some] @ spread.flatten(1, 2), targets[some], band)
     return unpad(padded, padding)
 
 
-def _shares(filters: int, images: int) -> Iterator[range]:
-    """Say which sets of filters look at each image: all at the one image that chains share."""
-    each = filters // images
-    for image in range(images):
-        yield range(image * each, (image + 1) * each)
+def _shares(
+    geometry: Geometry, filters: int, images: int, rows: int, data: int
+) -> Iterator[tuple[slice, list[slice]]]:
+    """Say which filters look at which images: each at its own, or all at the one they share."""
+    if images == filters:
+        for some in geometry.sets(images, rows, data):
+            yield some, [some]
+    else:
+        yield slice(0, 1), [slice(index, index + 1) for index in range(filters)]
 
 
 def _pooled_shape(

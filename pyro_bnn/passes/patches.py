@@ -10,8 +10,10 @@ from torch import Tensor
 
 __all__ = ["Geometry", "by_group", "data_last", "pad", "size", "unpad"]
 
-# Elements that are worked on at a time, to stay in cache.
+# Elements of a band, which stay in cache.
 _BAND = 2**18
+# Elements of a set of images that one call works on: more calls cost more than the cache saves.
+_SET = 2**20
 
 
 class Geometry(NamedTuple):
@@ -48,12 +50,12 @@ class Geometry(NamedTuple):
         return channels * self.kernel[0] * self.kernel[1]
 
     def sets(self, images: int, height: int, data: int) -> Iterator[slice]:
-        """Go through images in sets whose results stay in cache together, one at least.
+        """Go through images in sets, one image at least.
 
-        The sizes are those of `bands`, of which sets of several images have one each.
+        The sizes are those of `bands`.
         """
         whole = height * self.out[0] * self.out[1] * data
-        each = max(1, _BAND // max(whole, 1))
+        each = max(1, _SET // max(whole, 1))
         for first in range(0, images, each):
             yield slice(first, min(first + each, images))
 

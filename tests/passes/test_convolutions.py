@@ -37,6 +37,7 @@ WAYS = [
 @pytest.mark.parametrize("band", [1, 13_000, 2**18])
 def test_kernels_compute_a_convolution_and_its_derivatives(way, shared, band, monkeypatch):
     monkeypatch.setattr(patches, "_BAND", band)
+    monkeypatch.setattr(patches, "_SET", band)
     way = (*way[:3], 1) if shared else way
     groups = way[3]
     units = 20 if shared else 4
@@ -73,6 +74,7 @@ POOLED = [
 @pytest.mark.parametrize("band", [1, 2**18])
 def test_kernels_compute_a_pooled_convolution(way, shared, band, dtype, monkeypatch):
     monkeypatch.setattr(patches, "_BAND", band)
+    monkeypatch.setattr(patches, "_SET", band)
     stride, padding, groups, window, step = way
     groups = 1 if shared else groups
     way = (stride, padding, groups, window, step)
