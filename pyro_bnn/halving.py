@@ -13,9 +13,15 @@ from typing import TypeVar
 
 from pyro_bnn.errors import UserError
 
-__all__ = ["Halving", "OutOfMemory", "halved", "ran_out_of_memory"]
+__all__ = ["INPUTS_AT_ONCE", "Halving", "OutOfMemory", "halved", "ran_out_of_memory"]
 
 T = TypeVar("T")
+
+INPUTS_AT_ONCE = 2**20
+"""Numbers of inputs, over rows and networks, that go through networks at once.
+
+Where activations are 64 times as many, they weigh 256 MiB in single precision.
+"""
 
 _ALLOCATOR = re.compile(
     r"can't allocate memory|not enough memory|out of memory|bad_alloc", re.IGNORECASE

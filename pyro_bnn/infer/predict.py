@@ -13,13 +13,11 @@ from torch import Tensor
 from torch.func import vmap
 
 from pyro_bnn.errors import UserError
-from pyro_bnn.halving import Halving
+from pyro_bnn.halving import INPUTS_AT_ONCE, Halving
 from pyro_bnn.handlers import batchable, without_validation
 from pyro_bnn.logdensity import LogDensity
 
 __all__ = ["Predictions", "likelihood_kind", "predict", "predict_in_chunks"]
-
-_CHUNK_SCALARS = 2**20  # of inputs, over draws and rows: 256 MiB of activations
 
 
 class Predictions(NamedTuple):
@@ -130,7 +128,7 @@ def predict_in_chunks(
     x, y : Tensor
         Inputs and targets ``(data, ...)``.
     """
-    pairs = max(1, _CHUNK_SCALARS // max(1, x[0].numel()))
+    pairs = max(1, INPUTS_AT_ONCE // max(1, x[0].numel()))
     rows = Halving(min(len(x), pairs), "predictions", "rows")
     draws = Halving(max(1, pairs // rows.size), "predictions", "draws")
     count = len(next(iter(values.values())))

@@ -9,13 +9,11 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from pyro_bnn.halving import Halving
+from pyro_bnn.halving import INPUTS_AT_ONCE, Halving
 from pyro_bnn.handlers import batchable, run_model
 from pyro_bnn.logdensity import LogDensity
 
 __all__ = ["with_statistics"]
-
-_CHUNK_SCALARS = 2**20  # of inputs, over draws and rows, as for predictions
 
 
 def with_statistics(density: LogDensity, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -64,7 +62,7 @@ def with_statistics(density: LogDensity, values: Mapping[str, Tensor]) -> dict[s
 
     row = sum(tensor[0].numel() for tensor in density.row_data()) if density.rows else 1
     largest = max(1 if rows is None else len(rows) for rows in batches)
-    draws = Halving(max(1, _CHUNK_SCALARS // (row * largest)), "running statistics", "draws")
+    draws = Halving(max(1, INPUTS_AT_ONCE // (row * largest)), "running statistics", "draws")
     with batchable(), torch.no_grad():
         parts = list(draws.run(of, len(values[names[0]])))
     joined = {name: torch.cat([part[name] for part in parts]) for name in density.statistics}

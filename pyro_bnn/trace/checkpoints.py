@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 import torch
 import xarray as xr
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pyro_bnn.errors import UserError
+from pyro_bnn.halving import ran_out_of_memory
 from pyro_bnn.trace.atomic import replacing
 from pyro_bnn.trace.schema import encode_attrs, site_dataset, to_numpy
 
@@ -219,11 +219,11 @@ def _read(path: Path, prefix: str) -> dict[str, Tensor]:
             content: Any = load_file(path)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "weights_only" in str(error) or "Unsupported" in str(error):
+    except Exception as error:  # a damaged file can make its reader raise anything
+        if ran_out_of_memory(error):
+            raise
+        if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
             raise _Unreadable("the file holds code, not only tensors: it was not run") from error
-        raise _Unreadable("the file is truncated or not a checkpoint") from error
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise _Unreadable("the file is truncated or not a checkpoint") from error
     for key in _NESTED:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):

@@ -50,6 +50,7 @@ def test_a_run_makes_every_file_and_every_command_reads_it(infer, command, scrip
     assert {p.name for p in run.iterdir()} == {
         "recipe.toml",
         "model.py",
+        "data.json",
         "segments",
         "state.safetensors",
         "trace.nc",

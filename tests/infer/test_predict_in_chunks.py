@@ -43,7 +43,7 @@ def draws() -> torch.Tensor:
 
 @pytest.mark.parametrize("scalars", [1, 12, 10**6])
 def test_chunks_equal_the_whole(density, data, draws, scalars, monkeypatch) -> None:
-    monkeypatch.setattr(predict_module, "_CHUNK_SCALARS", scalars)
+    monkeypatch.setattr(predict_module, "INPUTS_AT_ONCE", scalars)
     whole = predict(density, {"w": draws}, data.test.x, data.test.y)
     chunks = predict_in_chunks(density, {"w": draws}, data.test.x, data.test.y)
     for one, other in zip(whole, chunks, strict=True):

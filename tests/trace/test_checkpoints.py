@@ -75,6 +75,8 @@ def test_bad_files_are_skipped_counted_and_named(tmp_path, monkeypatch):
     torch.save({"0.weight": good["0.weight"], "hook": Command()}, folder / "code.pt")
     torch.save([1, 2], folder / "list.pt")
     (folder / "noise.pt").write_bytes(bytes(range(256)) * 4)
+    (folder / "byte.pt").write_bytes(b"x")
+    (folder / "nothing.pt").write_bytes(b"\x80\x02.")  # a pickle that ends before it has begun
     other = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.Linear(5, 2)).state_dict()
     save_file(other, folder / "wider.safetensors")
     save_file({"0.weight": good["0.weight"]}, folder / "partial.safetensors")
@@ -83,8 +85,8 @@ def test_bad_files_are_skipped_counted_and_named(tmp_path, monkeypatch):
     assert found.skipped["empty.pt"] == "the file is empty"
     assert "code" in found.skipped["code.pt"]
     assert not trap.exists()
-    for name in ("half.safetensors", "cut.pt", "noise.pt"):
-        assert "truncated or not a checkpoint" in found.skipped[name] or name == "noise.pt"
+    for name in ("half.safetensors", "cut.pt", "noise.pt", "byte.pt", "nothing.pt"):
+        assert found.skipped[name] == "the file is truncated or not a checkpoint"
     assert found.skipped["list.pt"] == "the file holds a list, not a state dict"
     assert found.skipped["wider.safetensors"] == (
         "'0.weight' has shape (5, 3), not (4, 3), '0.bias' has shape (5,), not (4,), "

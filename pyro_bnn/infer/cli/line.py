@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pyro_bnn.diagnostics.barrier import GROUP, Line, along
-from pyro_bnn.halving import Halving
+from pyro_bnn.halving import INPUTS_AT_ONCE, Halving
 from pyro_bnn.infer.running_statistics import with_statistics
 from pyro_bnn.logdensity import LogDensity
 from pyro_bnn.symmetry import Quotient
@@ -25,7 +25,6 @@ PAIRS = 4
 """Lines between draws of the prior."""
 
 _SPACES = {"weight": "posterior", "canonical": "canonical_posterior"}
-_CHUNK_SCALARS = 2**20  # of the data, over points: 256 MiB of activations, as for predictions
 _PRIOR = 16  # draws in each of two chains, so that there is something to match to
 
 Sites = Mapping[str, Tensor]
@@ -95,7 +94,7 @@ def _line(density: LogDensity, ends: Sites) -> Line:
     on_device = {name: ends[name].to(density.device) for name in density.sites}
     position = density.unconstrain(on_device).double().cpu().numpy()
     inputs = sum(one.numel() for one in density.args if isinstance(one, Tensor))
-    together = Halving(max(1, _CHUNK_SCALARS // max(1, inputs)), "lines", "points")
+    together = Halving(max(1, INPUTS_AT_ONCE // max(1, inputs)), "lines", "points")
 
     def evaluate(points: dict[str, Array]) -> tuple[Array, Array]:
         whole = torch.from_numpy(points["position"]).to(density.dtype)

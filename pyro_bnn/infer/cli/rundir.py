@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from pyro_bnn.errors import UserError
+from pyro_bnn.infer.cli.fingerprint import changed, fingerprint
 from pyro_bnn.infer.cli.script import ModelScript, name_of
 from pyro_bnn.infer.recipe import Recipe
 from pyro_bnn.infer.starting import EnsembleStart
@@ -42,20 +43,21 @@ class RunDirectory:
         self.path = path
         self.recipe_file = path / "recipe.toml"
         self.model_file = path / "model.py"
+        self.data_file = path / "data.json"
         self.start_file = path / "start.json"
         self.trace_file = path / "trace.nc"
         self.summary_file = path / "summary.json"
         self.report_file = path / "report.html"
 
     def claim(self, recipe: Recipe, script: ModelScript) -> None:
-        """Start a new run here: write down its recipe and its model.
+        """Start a new run here: write down its recipe, its model and what its data are known by.
 
         Raises
         ------
         UserError
             If the directory holds a run already, or cannot be written.
         """
-        # A kill between the two files below leaves the script alone: that is no run yet.
+        # A kill before the last of the files below leaves no recipe: that is no run yet.
         text = script.text.encode("utf-8")
         foreign = self.model_file.is_file() and self.model_file.read_bytes() != text
         if foreign or any((self.path / name).exists() for name in _OWN_FILES):
@@ -67,6 +69,8 @@ class RunDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
             with replacing(self.model_file) as file:
                 file.write_bytes(text)
+            with replacing(self.data_file) as file:
+                file.write_text(json.dumps(fingerprint(script.data)), encoding="utf-8")
             with replacing(self.recipe_file) as file:
                 head = f"{_SCRIPT}{script.path.resolve()}"
                 file.write_text(f"{head}\n\n{recipe.to_toml()}", encoding="utf-8")
@@ -80,9 +84,8 @@ class RunDirectory:
         """Give the directory up again if nothing was saved in it."""
         saved = [self.path / "state.safetensors", *self.path.glob("blocks/*/state.safetensors")]
         if not any(state.exists() for state in saved):
-            self.model_file.unlink(missing_ok=True)
-            self.start_file.unlink(missing_ok=True)
-            self.recipe_file.unlink(missing_ok=True)
+            for file in (self.model_file, self.data_file, self.start_file, self.recipe_file):
+                file.unlink(missing_ok=True)
 
     def record_start(self, start: EnsembleStart) -> None:
         """Write down the member of each chain, and which members did not converge."""
@@ -130,7 +133,7 @@ class RunDirectory:
         Raises
         ------
         UserError
-            If the model script or a setting differs; names the first one that does.
+            If the model script, its data or a setting differ; names the first that does.
         """
         recorded = self.recorded_recipe().tables()
         asked = requested.tables()
@@ -150,6 +153,24 @@ class RunDirectory:
                 f"model script {script.path} has changed since the run in {self.path} was "
                 "started: undo the change, or start anew in another --out"
             )
+        self._compare_data(script)
         given = {f"{table}.{name}": asked.get(table, {}).get(name) for table, name in _FREE}
         changed = {key: value for key, value in given.items() if value is not None}
         return Recipe.parse(recorded, str(self.recipe_file), changed)
+
+    def _compare_data(self, script: ModelScript) -> None:
+        """Refuse other data than those of the start, where the run has a note of them."""
+        if not self.data_file.is_file():
+            return
+        try:
+            recorded = json.loads(self.data_file.read_text(encoding="utf-8"))
+            name = changed(recorded, fingerprint(script.data))
+        except (ValueError, LookupError, TypeError) as error:
+            raise UserError(
+                f"{self.data_file} is damaged: delete it to resume without a look at the data"
+            ) from error
+        if name is not None:
+            raise UserError(
+                f"the data of model script {script.path} have changed since the run in {self.path} "
+                f"was started ({name} is another): restore them, or start anew in another --out"
+            )

@@ -17,11 +17,10 @@ from pyro_bnn.infer.guides.descent import Descent, Parameters
 from pyro_bnn.infer.guides.failure import Failure
 from pyro_bnn.infer.guides.fitting import Fitted, Fitting
 from pyro_bnn.infer.guides.seeds import generators
-from pyro_bnn.infer.guides.sites import Place, places, sample_sites
+from pyro_bnn.infer.guides.sites import Place, declare_statistics, places, sample_sites
 from pyro_bnn.infer.guides.training import Training
 from pyro_bnn.infer.running_statistics import with_statistics
 from pyro_bnn.logdensity import LogDensity, Rows
-from pyro_bnn.running_statistics import declare_statistic
 
 __all__ = ["Guide"]
 
@@ -375,19 +374,7 @@ class Guide(ABC):
             auxiliary = dist.Delta(position[0, 0], log_density=log_prob, event_dim=1)
             pyro.sample("_pyro_bnn_position", auxiliary, infer={"is_auxiliary": True})
         values = sample_sites(self.density, self._places, position[0, 0])
-        return values | self._declared(values)
-
-    def _declared(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Declare the running statistics of a draw, which `Predictive` then hands to the model."""
-        if not self.density.statistics:
-            return {}
-        with pyro.poutine.block():
-            drawn = {name: value.detach()[None] for name, value in values.items()}
-            found = with_statistics(self.density, drawn)
-        return {
-            name: declare_statistic(name, found[name][0], positive=statistic.positive)
-            for name, statistic in self.density.statistics.items()
-        }
+        return values | declare_statistics(self.density, values)
 
     def _begin(self, source: torch.Generator) -> None:
         """Start where `fit` would, for `pyro.infer.SVI` to go on."""

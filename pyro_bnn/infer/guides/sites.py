@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
@@ -11,9 +12,11 @@ from pyro.distributions.util import sum_rightmost
 from torch import Tensor
 
 from pyro_bnn.infer.guides.descent import nodes_at_zero
+from pyro_bnn.infer.running_statistics import with_statistics
 from pyro_bnn.logdensity import LogDensity
+from pyro_bnn.running_statistics import declare_statistic
 
-__all__ = ["Place", "places", "sample_sites"]
+__all__ = ["Place", "declare_statistics", "places", "sample_sites"]
 
 
 class Place(NamedTuple):
@@ -49,3 +52,16 @@ def sample_sites(
             delta = dist.Delta(values[name], log_density=jacobian, event_dim=place.event_dim)
             result[name] = pyro.sample(name, delta)
     return result
+
+
+def declare_statistics(density: LogDensity, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Declare the running statistics of a draw, which `Predictive` then hands to the model."""
+    if not density.statistics:
+        return {}
+    with pyro.poutine.block():
+        drawn = {name: value.detach()[None] for name, value in values.items()}
+        found = with_statistics(density, drawn)
+    return {
+        name: declare_statistic(name, found[name][0], positive=statistic.positive)
+        for name, statistic in density.statistics.items()
+    }
