@@ -26,6 +26,7 @@ from pyro_bnn.diagnostics.loo import loo
 from pyro_bnn.diagnostics.ood import out_of_distribution
 from pyro_bnn.diagnostics.prediction import Prediction, posterior_prediction
 from pyro_bnn.diagnostics.quality import posterior_quality
+from pyro_bnn.diagnostics.quality.mmd import FEWEST
 from pyro_bnn.diagnostics.quality.posterior import WeightSpace
 from pyro_bnn.diagnostics.sampler import sampler
 from pyro_bnn.errors import UserError
@@ -238,12 +239,19 @@ def _quality(
             values[key] = share
     if found.agreement is not None and prediction is not None and resamples:
         intervals |= function_intervals(prediction, reference, resamples, seed)
+    notes = []
+    if found.samples < FEWEST:
+        notes.append(
+            f"{name}: its distances to the reference are of {found.samples} draws of each, as many"
+            " as are independent: too few for an interval."
+        )
     null = found.whole("null")
-    if null is None:
-        return []
-    low, high = (number(end) for end in null.interval)
-    return [
-        f"{name}: control of NS: draws of the prior, aligned as those of the run and of the"
-        f" reference were, have {number(null.value)} ({low} to {high}); what differs from 0 comes"
-        " from the alignment alone."
-    ]
+    if null is not None:
+        low, high = (number(end) for end in null.interval)
+        ends = "" if math.isnan(null.interval[0]) else f" ({low} to {high})"
+        notes.append(
+            f"{name}: control of NS: draws of the prior, aligned as those of the run and of the"
+            f" reference were, have {number(null.value)}{ends}; what differs from 0 comes"
+            " from the alignment alone."
+        )
+    return notes

@@ -21,6 +21,8 @@ BANDWIDTHS = 10
 PERMUTATIONS = 400
 RESAMPLES = 200
 LEVEL = 0.95
+FEWEST = 8
+"""Draws of each sample from which an interval is stated: that of two has no width at all."""
 
 _FLOOR = 0.1
 _BLOCK_BYTES = 2**25
@@ -39,8 +41,9 @@ class Mmd:
     value
         Their average, the number to quote.
     interval
-        Bootstrap interval of `value` of probability 0.95; both ends NaN without resamples. Near
-        zero, where the estimate is degenerate, it is wider than it need be.
+        Bootstrap interval of `value` of probability 0.95; both ends NaN without resamples, and
+        where a sample has fewer than `FEWEST` draws. Near zero, where the estimate is degenerate,
+        it is wider than it need be.
     p_value
         Of the hypothesis that both samples come from one distribution; NaN without permutations.
         The draws of each sample must be independent of each other.
@@ -106,6 +109,8 @@ def mmd(
     for row in range(1, 1 + permutations):
         order = torch.randperm(total, generator=generator, device=device)
         members[row, order[:n]] = 1
+    if min(n, m) < FEWEST:
+        resamples = 0
     weights = _bootstrap_weights(n, m, resamples, generator, device)
     halving = Halving(max(1, _BLOCK_BYTES // (8 * total)), "MMD", "draws")
     kernels: list[tuple[str, float]] = []

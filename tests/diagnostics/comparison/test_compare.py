@@ -136,6 +136,18 @@ def test_other_models_are_said(make_trace: MakeTrace) -> None:
     assert "mmd" not in found.entries[1].values
 
 
+def test_a_distance_of_few_draws_has_no_interval(make_trace: MakeTrace) -> None:
+    reference = run(make_trace, 5, draws=20)
+    short = compare({"a": run(make_trace, draws=1)}, reference, resamples=20)
+    assert "a: its distances to the reference are of 4 draws of each" in " ".join(short.notes)
+    frame = short.to_frame()
+    assert np.isfinite(frame.loc["a", "mmd"])
+    assert np.isnan(frame.loc["a", "mmd.low"])
+    assert "nan" not in short.to_html()
+    whole = compare({"a": run(make_trace, draws=20)}, reference, resamples=20).to_frame()
+    assert whole.loc["a", "mmd.low"] < whole.loc["a", "mmd.high"]
+
+
 def test_the_reference_has_no_distance_to_itself(make_trace: MakeTrace, tmp_path: Path) -> None:
     first = run(make_trace, draws=20)
     found = compare({"a": first}, reference=first, resamples=0)

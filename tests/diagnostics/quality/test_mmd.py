@@ -10,6 +10,7 @@ import torch
 from scipy.special import log_ndtr
 
 from pyro_bnn.diagnostics.quality import Distances, bandwidth_grid, mmd
+from pyro_bnn.diagnostics.quality.mmd import FEWEST
 
 
 def samples(
@@ -48,6 +49,17 @@ def test_every_kernel_equals_the_naive_sum(offset: float) -> None:
     assert found.value == pytest.approx(np.mean(found.values))
     assert math.isnan(found.p_value)
     assert all(math.isnan(end) for end in found.interval)
+
+
+@pytest.mark.parametrize(("n", "m"), [(2, 2), (2, 40), (40, 7), (8, 8)])
+def test_few_draws_have_no_interval(n: int, m: int) -> None:
+    found = mmd(Distances.of(*samples(n, m, 3)), permutations=0)
+    low, high = found.interval
+    if min(n, m) < FEWEST:
+        assert math.isnan(low)
+        assert math.isnan(high)
+    else:
+        assert low < high
 
 
 def test_distances_add_up_over_layers() -> None:
