@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,8 @@ def open_trace(path: str | Path, chunks: Chunks = "auto") -> xr.DataTree:
     Raises
     ------
     UserError
-        If there is no trace at `path`, or a file of it cannot be read. Nothing is deleted.
+        If there is no trace at `path`, or a file of it cannot be read; of a zarr store, if zarr is
+        missing or would unpickle what it reads. Nothing is deleted.
     """
     path = Path(path)
     if not path.exists():
@@ -53,6 +56,7 @@ def open_trace(path: str | Path, chunks: Chunks = "auto") -> xr.DataTree:
     if segments := segment_paths(path):
         return _open_segments(segments, chunks)
     if any((path / name).exists() for name in ("zarr.json", ".zgroup", ".zmetadata")):
+        _refuse_zarr_that_unpickles(path)
         return xr.open_datatree(path, engine="zarr", chunks=chunks)
     raise UserError(
         f"The directory {path} holds neither trace.nc nor whole segments: the run has not written "
@@ -133,6 +137,18 @@ def _open_file(path: Path, chunks: Chunks) -> xr.DataTree:
         raise UserError(
             f"The trace {path} is truncated or not a NetCDF-4 file ({error}): {_cure(path)}."
         ) from error
+
+
+def _refuse_zarr_that_unpickles(path: Path) -> None:
+    """Refuse a store where the library that decodes it would run code that the store holds."""
+    if find_spec("zarr") is None:
+        raise UserError(f"{path} is a zarr store: install zarr to read it.")
+    pickles = import_module("numcodecs.pickles")
+    if getattr(pickles, "ALLOW_UNSAFE_PICKLE_DECODE", True):
+        raise UserError(
+            f"The zarr store {path} may hold pickles, and numcodecs would run the code in them: "
+            "install numcodecs 0.16.6 or later, without NUMCODECS_ALLOW_UNSAFE_PICKLE_DECODE."
+        )
 
 
 def _cure(path: Path) -> str:

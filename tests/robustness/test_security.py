@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import ast
 import pickle
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 
 import pyro_bnn
+from pyro_bnn.errors import UserError
 from pyro_bnn.infer.recipe import Recipe
 from pyro_bnn.infer.settings import KERNELS
-from pyro_bnn.trace import import_checkpoints
+from pyro_bnn.trace import import_checkpoints, open_trace
 
 SOURCE = Path(pyro_bnn.__file__).parent
 
@@ -39,6 +42,29 @@ def test_the_code_in_a_checkpoint_is_not_run(tmp_path):
     assert not trap.exists()
     pickle.loads((folder / "plain.bin").read_bytes())
     assert trap.exists()  # the trap works
+
+
+@pytest.mark.parametrize("allows", [None, True, False])
+def test_a_zarr_store_is_read_only_where_nothing_is_unpickled(tmp_path, monkeypatch, allows):
+    (tmp_path / ".zgroup").write_text('{"zarr_format": 2}')
+    codec = ModuleType("numcodecs.pickles")  # before 0.16.6 it did not say, and always unpickled
+    if allows is not None:
+        codec.ALLOW_UNSAFE_PICKLE_DECODE = allows
+    monkeypatch.setitem(sys.modules, "numcodecs.pickles", codec)
+    monkeypatch.setattr("pyro_bnn.trace.reader.find_spec", lambda name: name)
+    monkeypatch.setattr("xarray.open_datatree", lambda path, **options: path)
+    if allows is False:
+        assert open_trace(tmp_path) == tmp_path
+    else:
+        with pytest.raises(UserError, match="may hold pickles"):
+            open_trace(tmp_path)
+
+
+def test_a_zarr_store_without_zarr_is_told_in_a_sentence(tmp_path, monkeypatch):
+    (tmp_path / "zarr.json").write_text("{}")
+    monkeypatch.setattr("pyro_bnn.trace.reader.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="install zarr"):
+        open_trace(tmp_path)
 
 
 def calls(tree):
