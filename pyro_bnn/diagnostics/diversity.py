@@ -16,8 +16,8 @@ of its own. The integral is a sum over ``t = 2^-10, ..., 2^30``: in ``log t`` it
 trapezoidal rule converges geometrically; with ``t`` doubled, a feature ``u`` becomes ``u (2 - u)``.
 The error is below 1e-6 nats for probabilities down to the rounding of float32.
 
-Inputs pass by in blocks of float32, which are tasks for any thread or worker; sums over inputs are
-float64, and blocks are added in their order.
+Inputs pass by in blocks of float32, which are tasks for any worker; sums over inputs are float64,
+and blocks are added in their order.
 """
 
 from __future__ import annotations
@@ -139,8 +139,8 @@ def diversity(
     Returns
     -------
     Diversity or None
-        None if the trace has no such predictions, or fewer than two members. Memory: in each
-        thread the predictions of a task in float32, and 40 bytes a pair.
+        None if the trace has no such predictions, or fewer than two members. Memory: the
+        predictions of a task in float32, and 40 bytes a pair.
     """
     if group not in trace.children or "mean" not in trace[group]:
         return None

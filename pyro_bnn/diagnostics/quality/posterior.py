@@ -124,7 +124,7 @@ def posterior_quality(
     Returns
     -------
     PosteriorQuality
-        In memory: the pairwise distances of one layer and of the whole, and in each thread those
+        In memory: the pairwise distances of one layer and of the whole, and in each process those
         of a task and a block of weights.
 
     Raises
