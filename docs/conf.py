@@ -11,6 +11,7 @@ from typing import Any
 
 import typer.main
 from sphinx.application import Sphinx
+from sphinx.pycode import ModuleAnalyzer
 
 import pyro_bnn
 from pyro_bnn.diagnostics import SUMMARY_KEYS
@@ -53,10 +54,11 @@ nitpick_ignore_regex = [
 smartquotes_action = "qe"  # two hyphens are an option, not a dash
 autosummary_generate = False
 autodoc_typehints = "none"
+autodoc_preserve_defaults = True  # mapped=map, not mapped=<class 'map'>
 autodoc_member_order = "bysource"
 autodoc_class_signature = "mixed"
 numpydoc_show_class_members = False
-toc_object_entries_show_parents = "hide"  # LogDensity.stored is too long for the margin
+toc_object_entries = False  # each has a heading, which the margin shows already
 
 html_theme = "sphinx_book_theme"
 html_title = "pyro_bnn"
@@ -77,6 +79,7 @@ ROOMS = [
     "pyro_bnn.nn",
     "pyro_bnn.nn.architectures",
     "pyro_bnn.infer",
+    "pyro_bnn.infer.kernels",
     "pyro_bnn.infer.guides",
     "pyro_bnn.infer.distributed",
     "pyro_bnn.trace",
@@ -101,11 +104,23 @@ def write_reference(app: Sphinx) -> None:
 
 
 def _recipe_keys() -> str:
+    tables = Recipe.documentation()
+    guides = [found for heading, found in tables.items() if heading.startswith("[guide]")]
+    shared = [row for row in guides[0] if all(row in found for found in guides)]
     parts = []
-    for heading, found in Recipe.documentation().items():
-        rows = [(f"`{key}`", _toml(default), text) for key, default, text in found]
-        parts += [f"### `{heading}`\n", _table(("key", "default", "meaning"), rows), ""]
+    for heading, found in tables.items():
+        rows = found
+        if heading.startswith("[guide]"):
+            if found is guides[0]:
+                parts.append(_key_table("`[guide]` of any name", shared))
+            rows = [row for row in found if row not in shared]
+        parts.append(_key_table(f"`{heading}`", rows))
     return "\n".join(parts)
+
+
+def _key_table(heading: str, found: list[tuple[str, str, str]]) -> str:
+    rows = [(f"`{key}`", _toml(default), text) for key, default, text in found]
+    return f"### {heading}\n\n{_table(('key', 'default', 'meaning'), rows)}\n"
 
 
 def _toml(default: str) -> str:
@@ -117,22 +132,31 @@ def _commands() -> str:
     parts = []
     for name, command in typer.main.get_command(command_line).commands.items():
         arguments = [p for p in command.params if p.param_type_name == "argument"]
-        words = [p.name.upper() if p.required else f"[{p.name.upper()}]" for p in arguments]
+        words = [
+            (p.name.upper() if p.required else f"[{p.name.upper()}]")
+            + ("..." if p.nargs == -1 else "")
+            for p in arguments
+        ]
         options = ["[OPTIONS]"] if len(command.params) > len(arguments) else []
         shown = " ".join(["pyro-bnn", name, *words, *options])
         rows = [
-            (f"`{p.name.upper() if p in arguments else ', '.join(p.opts)}`", p.help or "")
+            (f"`{p.name.upper() if p in arguments else _option(p)}`", p.help or "")
             for p in command.params
         ]
-        text = inspect.cleandoc(command.help or "").replace("Example: ", "For example\n\n    ")
+        text, _, example = inspect.cleandoc(command.help or "").partition("Example: ")
         parts += [
             f"## {name}\n",
-            f"```\n{shown}\n```\n",
-            f"{text}\n",
+            f"```text\n{shown}\n```\n",
+            f"{text}For example\n\n```text\n{example}\n```\n",
             _table(("argument or option", "meaning"), rows) if rows else "",
             "",
         ]
     return "\n".join(parts)
+
+
+def _option(option: Any) -> str:
+    words = ", ".join([*option.opts, *option.secondary_opts])
+    return words if option.metavar is None else f"{words} {option.metavar}"
 
 
 def _api_page(name: str) -> str:
@@ -162,19 +186,32 @@ def _exports(module: ModuleType) -> list[str]:
 
 def _directive(module: str, name: str, value: Any) -> str:
     if inspect.isclass(value):
+        # What every kernel and every guide has is described once, with the class that they share.
         # Sphinx would print an attribute that is a class as an alias of a page that is not there.
         members = (
-            ":members:\n   :inherited-members: tuple, Module\n   :exclude-members: state_type\n"
+            ":members:\n   :special-members: __call__\n"
+            "   :inherited-members: tuple, Module, BaseException, MCMCKernel, Kernel, Guide\n"
+            "   :exclude-members: state_type\n"
         )
         return f".. autoclass:: {module}.{name}\n   {members}"
     if callable(value):
         return f".. autofunction:: {module}.{name}\n"
-    return f".. autodata:: {module}.{name}\n   :no-value:\n"
+    return f".. py:data:: {module}.{name}\n\n   {_said_of(module, name)}\n"
+
+
+def _said_of(package: str, variable: str) -> str:
+    """Return what stands below a variable in the module that defines it."""
+    for module in [m for m in sys.modules if m.startswith(f"{package}.")]:
+        said = ModuleAnalyzer.for_module(module).find_attr_docs().get(("", variable))
+        if said is not None:
+            return " ".join(said).strip()
+    raise LookupError(f"{package}.{variable} has no docstring")
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     lines = [head, tuple("---" for _ in head), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in lines)
+    cells = [[cell.replace("|", r"\|") for cell in row] for row in lines]
+    return "\n".join(f"| {' | '.join(row)} |" for row in cells)
 
 
 def _write(path: Path, text: str) -> None:
@@ -183,6 +220,14 @@ def _write(path: Path, text: str) -> None:
         path.write_text(text, encoding="utf-8")
 
 
+def skip_fields(
+    app: Sphinx, kind: str, name: str, member: Any, skip: bool, options: Any
+) -> bool | None:
+    """Leave out the fields of a NamedTuple, which its docstring describes."""
+    return True if str(getattr(member, "__doc__", "")).startswith("Alias for field") else None
+
+
 def setup(app: Sphinx) -> None:
     """Connect the generated pages to the build."""
     app.connect("builder-inited", write_reference)
+    app.connect("autodoc-skip-member", skip_fields)

@@ -35,10 +35,13 @@ class MCMC:
     costs a batch dimension instead of processes; draws can be streamed to a run directory, from
     which an interrupted run is resumed; and with the same seed the draws are the same.
 
+    A chain whose state becomes NaN or infinite is dead: ``progress.dead`` names it, it stays where
+    it was last finite, its draws count as divergences, and warm-up learns from the others only.
+
     Parameters
     ----------
     kernel : Kernel
-        `HMC` or `NUTS` around a Pyro model.
+        Around a Pyro model: `HMC`, `NUTS`, `ChEES`, `SGHMC` or any other.
     num_samples : int
         Draws of each chain after warm-up.
     warmup_steps : int, optional
@@ -75,9 +78,6 @@ class MCMC:
         kernel's step.
     move_every : int
         Steps of the kernel between two moves.
-
-    A chain whose state becomes NaN or infinite is dead: ``progress.dead`` names it, it stays where
-    it was last finite, its draws count as divergences, and warm-up learns from the others only.
 
     Raises
     ------

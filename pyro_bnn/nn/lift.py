@@ -62,7 +62,8 @@ def lift(
 
     Examples
     --------
-    >>> import torch
+    >>> import pyro, torch
+    >>> from torch import nn
     >>> from pyro_bnn.nn import Normal
     >>> bnn = lift(nn.Linear(3, 2), prior=Normal(scale="fan_in"))
     >>> sorted(pyro.poutine.trace(bnn).get_trace(torch.zeros(5, 3)).stochastic_nodes)

@@ -68,6 +68,7 @@ class OrbitMove:
     Examples
     --------
     >>> import pyro, pyro.distributions as dist
+    >>> from pyro_bnn import LogDensity
     >>> from pyro_bnn.symmetry import discover
     >>> def model(x, y):
     ...     v = pyro.sample("v", dist.Normal(torch.zeros(2, 8), 1.0).to_event(2))

@@ -22,11 +22,9 @@ from pyro_bnn.trace.netcdf import NetcdfWriter, new_netcdf
 from pyro_bnn.trace.reader import check_segments
 from pyro_bnn.trace.segments import chain_numbers, segment_paths
 
-_NO_EXTRA: Mapping[str, xr.Dataset] = {}
-
 
 def assemble(
-    run: Path, attrs: Mapping[str, Any], extra: Mapping[str, xr.Dataset] = _NO_EXTRA
+    run: Path, attrs: Mapping[str, Any], extra: Mapping[str, xr.Dataset] | None = None
 ) -> Path:
     """Join the segments of a run, in their draws and chains, into its ``trace.nc``.
 
@@ -39,7 +37,7 @@ def assemble(
         The run directory.
     attrs
         Attributes of the root; what is neither string nor number is stored as JSON.
-    extra
+    extra, optional
         Small groups to write beside those of the segments, such as ``observed_data``.
 
     Returns
@@ -75,7 +73,7 @@ def assemble(
                     out.place(group, block, chains, count)
                 else:
                     out.append(group, block, count)
-        for group, data in extra.items():
+        for group, data in (extra or {}).items():
             out.put(group, data)
     return path
 

@@ -174,3 +174,4 @@ COLUMNS = (
     Column("seconds", "Seconds", "of warm-up and sampling", "lower", group="cost", least=0),
     Column("gradients", "Gradients", "chain-gradients in all", "lower", group="cost", least=0),
 )
+"""The columns that a comparison may have, in their order; one that no run fills is left out."""

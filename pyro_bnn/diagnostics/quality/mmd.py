@@ -94,6 +94,7 @@ def mmd(
 
     Examples
     --------
+    >>> from pyro_bnn.diagnostics.quality import Distances
     >>> x = torch.randn(100, 3, generator=torch.Generator().manual_seed(0))
     >>> found = mmd(Distances.of(x, x + 1), generator=torch.Generator().manual_seed(1))
     >>> found.value > 0, found.p_value < 0.01, len(found.values)

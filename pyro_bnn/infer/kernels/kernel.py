@@ -36,9 +36,9 @@ class Kernel(MCMCKernel):
 
     `init` and `step` are pure and work on a batch of chains; `pyro_bnn.infer.MCMC` drives them.
     A state has at least ``position (chain, dim)``, ``potential (chain,)`` and ``step_size``, and
-    holds all that is needed to go on; `Info.stats` has at least ``lp``, ``acceptance_rate`` and
+    holds all that is needed to go on; ``Info.stats`` has at least ``lp``, ``acceptance_rate`` and
     ``diverging``.
-    The other methods are Pyro's `MCMCKernel` protocol, by which `pyro.infer.MCMC` drives the same
+    The other methods are Pyro's ``MCMCKernel`` protocol, by which `pyro.infer.MCMC` drives the same
     kernel one chain at a time.
 
     Parameters

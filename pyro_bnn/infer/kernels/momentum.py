@@ -28,7 +28,7 @@ class MomentumKernel(StochasticGradientKernel):
     friction : float
         In (0, 1]: one minus the momentum of stochastic gradient descent.
     model, step_size, batch_size, schedule, steps_per_draw, control_variates, init_strategy
-        See `StochasticGradientKernel`.
+        See `pyro_bnn.infer.kernels.StochasticGradientKernel`.
 
     Raises
     ------

@@ -43,7 +43,7 @@ class PreconditionedSGLD(StochasticGradientKernel):
     stability : float
         Keeps G finite where gradients vanish.
     batch_size, schedule, steps_per_draw, control_variates, init_strategy
-        See `StochasticGradientKernel`.
+        See `pyro_bnn.infer.kernels.StochasticGradientKernel`.
     """
 
     def __init__(

@@ -37,7 +37,7 @@ class SGHMC(MomentumKernel):
         of the noise; 0 by default, as in the studies that use this kernel. The statistic
         ``kinetic_temperature``, 1 where all is well, shows the heat that is left.
     batch_size, schedule, steps_per_draw, control_variates, init_strategy
-        See `StochasticGradientKernel`.
+        See `pyro_bnn.infer.kernels.StochasticGradientKernel`.
     """
 
     def __init__(

@@ -28,7 +28,7 @@ class SGLD(StochasticGradientKernel):
     step_size : float
         The learning rate h; stable below 2 over the largest curvature of U.
     batch_size, schedule, steps_per_draw, control_variates, init_strategy
-        See `StochasticGradientKernel`.
+        See `pyro_bnn.infer.kernels.StochasticGradientKernel`.
 
     Examples
     --------

@@ -33,7 +33,7 @@ class SGNHT(MomentumKernel):
     friction : float
         In (0, 1]: the first friction, and that which the injected noise stands for.
     batch_size, schedule, steps_per_draw, control_variates, init_strategy
-        See `StochasticGradientKernel`.
+        See `pyro_bnn.infer.kernels.StochasticGradientKernel`.
     """
 
     def _prepare(self, state: StochasticState, generator: torch.Generator) -> StochasticState:

@@ -88,7 +88,8 @@ class StochasticGradientKernel(Kernel):
     batch_size : int, optional
         Rows of a minibatch; all data by default.
     schedule : Schedule, optional
-        `Constant` by default, or `PolynomialDecay` or `Cyclical`.
+        `pyro_bnn.infer.Constant` by default, or `pyro_bnn.infer.PolynomialDecay` or
+        `pyro_bnn.infer.Cyclical`.
     steps_per_draw : int
         Steps that make one draw.
     control_variates : bool

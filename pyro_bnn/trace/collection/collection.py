@@ -31,7 +31,6 @@ BESIDE = ("quotient.nc", "predictions.nc")
 Verify = Literal["checksum", "size"]
 
 _THREADS = 4
-_ANY: Mapping[str, Any] = {}
 
 
 def is_collection(path: str | Path) -> bool:
@@ -129,7 +128,7 @@ class Collection:
         names: Sequence[str] | None = None,
         *,
         seeds: Sequence[int] | range | None = None,
-        recipe: Mapping[str, Any] = _ANY,
+        recipe: Mapping[str, Any] | None = None,
         metrics: Mapping[str, tuple[float | None, float | None]] | None = None,
         where: Callable[[Record], bool] | None = None,
     ) -> Self:
@@ -141,7 +140,7 @@ class Collection:
             These members.
         seeds : sequence of int or range, optional
             Trained with one of these seeds.
-        recipe : mapping
+        recipe : mapping, optional
             Values that their recipe has; nested tables by dotted keys (``"run.chains"``).
         metrics : mapping of str to (least, most), optional
             Closed ranges, None for no limit; a member that lacks the metric does not fit.
@@ -155,7 +154,7 @@ class Collection:
             return (
                 (wanted is None or record.name in wanted)
                 and (among is None or record.seed in among)
-                and all(_looked_up(record.recipe, key) == v for key, v in recipe.items())
+                and all(_looked_up(record.recipe, key) == v for key, v in (recipe or {}).items())
                 and all(_within(record.metrics.get(k), *r) for k, r in (metrics or {}).items())
                 and (where is None or where(record))
             )
