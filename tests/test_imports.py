@@ -46,7 +46,7 @@ ALLOWED = {
         "starts",
     },
     "nn": {"errors", "running_statistics"},
-    "trace": {"errors", "running_statistics"},
+    "trace": {"errors", "halving", "running_statistics"},
     "infer": {
         "allocator",
         "corruption",
