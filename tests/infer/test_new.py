@@ -97,7 +97,7 @@ def csv_of(tmp_path, text):
 def test_a_table_with_semicolons_and_an_empty_column(tmp_path):
     rows = "\n".join(f"{k};{k % 3};;{2.5 * k}" for k in range(12))
     made = start_project(tmp_path / "a", csv_of(tmp_path, f"x;z;spare;y\n{rows}\n"), None)
-    assert (made.task, made.table) == ("regression", "12 rows, 2 features")
+    assert (made.task, made.table) == ("regression", "12 rows, 2 features, target 'y'")
     assert made.remarks == [
         "scores and predictions are in standard deviations of 'y': 9.0139",
         "empty columns are left out: spare",
@@ -108,9 +108,69 @@ def test_a_table_with_semicolons_and_an_empty_column(tmp_path):
 def test_names_and_gaps_are_remarked_on(tmp_path):
     rows = "\n".join(f"name{k},{k if k else ''},{k % 2}" for k in range(60))
     made = start_project(tmp_path / "a", csv_of(tmp_path, f"who,x,y\n{rows}\n"), None)
-    assert made.table == "59 rows, 60 features, 2 classes"
-    assert made.remarks[0] == "rows with gaps that are left out: 1"
-    assert made.remarks[1].startswith("column 'who' has 59 distinct words")
+    assert made.table == "59 rows, 1 feature, 2 classes of 'y'"
+    assert made.remarks[0].startswith("column 'who' has 60 distinct words, names or dates")
+    assert made.remarks[1] == "rows with gaps that are left out: 1 of 60 (column 'x' has 1)"
+    assert density_of(tmp_path / "a")[1].data.train.x.shape == (47, 1)
+
+
+def test_row_numbers_are_no_feature(tmp_path):
+    """They would tell the target of a table that is sorted by it."""
+    frame = pd.DataFrame({"x": range(20), "y": [0] * 10 + [1] * 10})
+    frame["x"] = frame["x"] % 7
+    frame.to_csv(tmp_path / "some.csv")
+    made = start_project(tmp_path / "a", tmp_path / "some.csv", None)
+    assert made.table == "20 rows, 1 feature, 2 classes of 'y'"
+    assert made.remarks == [
+        "column 1, without a name, numbers the rows and is left out: DROP in model.py"
+    ]
+    assert "DROP = ['Unnamed: 0']" in (tmp_path / "a" / "model.py").read_text(encoding="utf-8")
+    only = csv_of(tmp_path, "\n".join(["who,y", *(f"name{k},{k % 2}" for k in range(60))]) + "\n")
+    with pytest.raises(UserError, match="no column of features beside 'y'"):
+        start_project(tmp_path / "b", only, None)
+
+
+def test_many_words_that_recur_stay_and_are_remarked_on(tmp_path):
+    rows = "\n".join(f"place{k % 60},{k},{k / 7}" for k in range(300))
+    made = start_project(tmp_path / "a", csv_of(tmp_path, f"where,x,y\n{rows}\n"), None)
+    assert made.table == "300 rows, 61 features, target 'y'"
+    assert made.remarks[0] == (
+        "column 'where' has 60 distinct words, each a feature: to leave it out, add it to DROP in "
+        "model.py"
+    )
+
+
+def test_whole_numbers_are_what_one_says_they_are(tmp_path):
+    table = csv_of(tmp_path, "x,y\n" + "".join(f"{k * k},{k % 6}\n" for k in range(60)))
+    found = start_project(tmp_path / "a", table, None)
+    assert found.task == "classification"
+    assert found.remarks == [
+        "the 6 whole numbers of 'y' are taken for classes; if they are a quantity, start anew "
+        "with --task regression"
+    ]
+    assert start_project(tmp_path / "b", table, None, "regression").task == "regression"
+    assert density_of(tmp_path / "b")[1].data.train.y.dtype == torch.float32
+    with pytest.raises(UserError, match="--task is classification or regression, not 'ranking'"):
+        start_project(tmp_path / "c", table, None, "ranking")
+    few = csv_of(tmp_path, "x,y\n" + "".join(f"{k * k},{k % 12}\n" for k in range(20)))
+    assert start_project(tmp_path / "c", few, None).task == "regression"
+    with pytest.raises(UserError, match="60 distinct values in 60 rows: too many to be classes"):
+        start_project(
+            tmp_path / "d",
+            csv_of(tmp_path, "x,y\n" + "".join(f"{k},n{k}\n" for k in range(60))),
+            None,
+        )
+    words = csv_of(tmp_path, "x,y\n" + "1,a\n2,b\n" * 9)
+    with pytest.raises(UserError, match=r"column 'y' of .* holds words, of which there is no regr"):
+        start_project(tmp_path / "e", words, None, "regression")
+
+
+def test_rare_and_common_classes_are_remarked_on(tmp_path):
+    table = csv_of(tmp_path, "x,y\n" + "".join(f"{k},{'b' if k < 38 else k}\n" for k in range(40)))
+    assert start_project(tmp_path / "a", table, None).remarks == [
+        "classes of fewer than 5 rows, which one of the splits may lack: '38', '39'",
+        "95 % of the rows are 'b': an accuracy of as much is reached by always naming it",
+    ]
 
 
 @pytest.mark.parametrize(

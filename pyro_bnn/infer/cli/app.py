@@ -275,6 +275,10 @@ def new(
     target: Annotated[
         str | None, typer.Option(help="Column to predict; the last one by default.")
     ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(help="classification or regression, if the target does not tell which."),
+    ] = None,
 ) -> None:
     """Write a model script, a recipe and a README to start from.
 
@@ -285,13 +289,15 @@ def new(
     """
     from pyro_bnn.infer.cli.new import start_project
 
-    made = start_project(folder, table, target)
+    made = start_project(folder, table, target, task)
     screen = console()
     screen.print(f"new        {made.task} in {folder}/model.py, {folder}/recipe.toml")
     screen.print(f"table      {made.table}")
     for remark in made.remarks:
         screen.print(f"note       {remark}", markup=False)
-    screen.print(f"next       cd {folder} && pyro-bnn infer model.py --recipe recipe.toml")
+    screen.print(
+        f"next       cd {folder} && pyro-bnn infer model.py --recipe recipe.toml --out run"
+    )
 
 
 @app.command()

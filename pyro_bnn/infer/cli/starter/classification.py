@@ -10,11 +10,12 @@ from pyro_bnn.data import standardised_split
 from pyro_bnn.nn import Normal, categorical, lift
 
 TABLE = "data.csv"
-SEPARATOR = ","
+READ = {}  # what pandas.read_csv is told of it
+DROP = []  # columns that are left out
 TARGET = "target"
 
 # Empty columns are left out, then rows with gaps.
-table = pd.read_csv(TABLE, sep=SEPARATOR).dropna(axis="columns", how="all").dropna()
+table = pd.read_csv(TABLE, **READ).drop(columns=DROP).dropna(axis="columns", how="all").dropna()
 labels, classes = pd.factorize(table.pop(TARGET), sort=True)
 target = torch.tensor(labels)
 # Columns of words become columns of zeros and ones.

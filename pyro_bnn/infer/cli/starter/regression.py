@@ -10,11 +10,12 @@ from pyro_bnn.data import standardised_split
 from pyro_bnn.nn import Normal, gaussian, lift
 
 TABLE = "data.csv"
-SEPARATOR = ","
+READ = {}  # what pandas.read_csv is told of it
+DROP = []  # columns that are left out
 TARGET = "target"
 
 # Empty columns are left out, then rows with gaps.
-table = pd.read_csv(TABLE, sep=SEPARATOR).dropna(axis="columns", how="all").dropna()
+table = pd.read_csv(TABLE, **READ).drop(columns=DROP).dropna(axis="columns", how="all").dropna()
 target = torch.tensor(table.pop(TARGET).to_numpy(), dtype=torch.float32)
 # Columns of words become columns of zeros and ones.
 features = torch.tensor(pd.get_dummies(table).to_numpy(dtype="float32"))
