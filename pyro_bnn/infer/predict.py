@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import pyro.distributions as dist
 import torch
+from pyro import poutine
 from pyro.distributions.torch_distribution import MaskedDistribution
 from torch import Tensor
 from torch.func import vmap
@@ -48,14 +49,27 @@ def likelihood_kind(density: LogDensity, x: Tensor, y: Tensor) -> str:
     Raises
     ------
     UserError
-        If the model observes nothing, or its likelihood does not factorise over the data.
+        If the model observes nothing, cannot be run on these data, samples weights anew for each
+        row, or its likelihood does not factorise over the data.
     """
     values = {name: torch.zeros(site.unconstrained_shape) for name, site in density.sites.items()}
     position = density.flatten({name: v[None].to(density.device) for name, v in values.items()})
     point = {n: v[0] for n, v in density.constrain(position.to(density.dtype)).items()}
     point = density.example_values() | point
     with without_validation():
-        node = _observed(density, point, x, y)
+        try:
+            trace = density.trace_at(point, x, y)
+        except UserError:
+            raise
+        except Exception as error:
+            reason = str(error).strip().splitlines() or [""]
+            raise UserError(
+                f"the model runs on the training data but not on the test data, of shapes "
+                f"{tuple(x.shape)} and {tuple(y.shape)} ({type(error).__name__}: {reason[0]}): "
+                "weights belong outside of the plate over the rows, and its size is x.shape[0]"
+            ) from error
+    node = _observed(density, trace)
+    _refuse_weights_of_rows(density, trace, node, len(y))
     if node["log_prob"].shape != y.shape[:1]:
         raise UserError(
             f"site '{node['name']}' has a log probability of shape "
@@ -94,7 +108,8 @@ def predict(density: LogDensity, values: Mapping[str, Tensor], x: Tensor, y: Ten
             )
 
     def one(*point: Tensor) -> dict[str, Tensor]:
-        node = _observed(density, dict(zip(names, point, strict=True)), x, y)
+        trace = density.trace_at(dict(zip(names, point, strict=True)), x, y)
+        node = _observed(density, trace)
         base = _base(node["fn"])
         discrete = isinstance(base, dist.Categorical | dist.Bernoulli)
         mean = base.probs if discrete else node["fn"].mean
@@ -149,13 +164,25 @@ def _joined(parts: Sequence[Predictions], axis: int) -> Predictions:
     return Predictions(*(None if f[0] is None else torch.cat(f, axis) for f in fields))  # type: ignore[arg-type]
 
 
-def _observed(
-    density: LogDensity, point: Mapping[str, Tensor], x: Tensor, y: Tensor
-) -> Mapping[str, Any]:
+def _observed(density: LogDensity, trace: poutine.trace_struct.Trace) -> Mapping[str, Any]:
     if not density.observed:
         raise UserError("the model observes nothing: pass obs=y to the likelihood's pyro.sample")
-    trace = density.trace_at(point, x, y)
-    return trace.nodes[density.observed[-1]]
+    node: Mapping[str, Any] = trace.nodes[density.observed[-1]]
+    return node
+
+
+def _refuse_weights_of_rows(
+    density: LogDensity, trace: poutine.trace_struct.Trace, observed: Mapping[str, Any], rows: int
+) -> None:
+    """Refuse latent sites in the plate of the rows: rows held out have none of their own."""
+    plates = {frame.name for frame in observed["cond_indep_stack"] if frame.size == rows}
+    for name in density.sites:
+        shared = [f.name for f in trace.nodes[name]["cond_indep_stack"] if f.name in plates]
+        if shared:
+            raise UserError(
+                f"site '{name}' is sampled inside of the plate '{shared[0]}', once for each row, "
+                "so that rows held out have none: sample it before the plate"
+            )
 
 
 def _base(distribution: Any) -> Any:

@@ -13,6 +13,7 @@ import torch
 from pyro_bnn import LogDensity, UserError
 from pyro_bnn.infer.point_estimate import maximum_a_posteriori
 from pyro_bnn.infer.predict import likelihood_kind, predict
+from pyro_bnn.nn import Normal, lift
 
 ROWS, DRAWS = 9, 4
 
@@ -136,6 +137,37 @@ def test_likelihoods_that_are_not_one_term_a_row_are_refused(x):
 
     with pytest.raises(UserError, match="observes nothing"):
         likelihood_kind(LogDensity(blind, x, y), x, y)
+
+
+@pytest.mark.parametrize("held_out", [ROWS, ROWS - 1])
+def test_weights_of_each_row_are_refused(x, held_out):
+    def inside(x, y=None):
+        with pyro.plate("data", x.shape[0]):
+            weight = pyro.sample("w", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+            return pyro.sample("y", dist.Normal((x * weight).sum(-1), 1.0), obs=y)
+
+    density = LogDensity(inside, x, x[:, 0])
+    with pytest.raises(UserError, match=r"'w' is sampled inside of the plate 'data'|not on the te"):
+        likelihood_kind(density, x[:held_out], x[:held_out, 0])
+
+    def lifted(x, y=None):
+        with pyro.plate("data", x.shape[0]):
+            return pyro.sample("y", dist.Normal(bnn(x).squeeze(-1), 1.0), obs=y)
+
+    bnn = lift(torch.nn.Linear(2, 1).double(), prior=Normal(scale=1.0))
+    density = LogDensity(lifted, x, x[:, 0])
+    assert likelihood_kind(density, x[:held_out], x[:held_out, 0]) == "continuous"
+
+
+def test_a_plate_of_the_training_rows_is_refused(x):
+    def fixed(x, y=None):
+        weight = weights(x, 2)
+        with pyro.plate("data", ROWS):
+            return pyro.sample("y", dist.Normal(x @ weight, 1.0), obs=y)
+
+    density = LogDensity(fixed, x, x[:, 0])
+    with pytest.raises(UserError, match=r"not on the test data, of shapes .*its size is x\.shape"):
+        likelihood_kind(density, x[1:], x[1:, 0])
 
 
 def regression_mode(x, y, noise):
