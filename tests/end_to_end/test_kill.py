@@ -130,27 +130,19 @@ def stop_at_some_moment(host, run, arguments, number, moments, segments=0):
 
 
 @pytest.mark.parametrize("times", [3, pytest.param(10, marks=pytest.mark.slow)])
-def test_killed_many_times_over(host, whole, tmp_path, times):
+def test_killed_many_times_over_and_stopped_by_ctrl_c(host, whole, tmp_path, times):
     run, moments = tmp_path / "run", random.Random()
     arguments, codes, gained = [*ARGUMENTS, "--out", run], [], []
-    for kill in range(times):
+    signals = [signal.SIGKILL] * (times - 1) + [signal.SIGINT]
+    for stop, number in enumerate(signals):
         # Every second one falls into sampling, the others where they fall.
-        gained.append(stop_at_some_moment(host, run, arguments, signal.SIGKILL, moments, kill % 2))
+        gained.append(stop_at_some_moment(host, run, arguments, number, moments, stop % 2))
         codes.append(host.exit_code())
         arguments = ["--resume", "--out", run]
         assert not (run / "trace.nc").exists()
-    assert codes == [-signal.SIGKILL] * times
+    assert codes == [-signal.SIGKILL] * (times - 1) + [130]
     assert sum(gained) >= times // 2
     host.start(*arguments, "--no-report")
-    assert host.exit_code() == 0
-    assert_same(draws(run), whole)
-
-
-def test_ctrl_c_ends_with_130_and_is_resumed(host, whole, tmp_path):
-    run = tmp_path / "run"
-    stop_at_some_moment(host, run, [*ARGUMENTS, "--out", run], signal.SIGINT, random.Random())
-    assert host.exit_code() == 130
-    host.start("--resume", "--out", run, "--no-report")
     assert host.exit_code() == 0
     assert_same(draws(run), whole)
 

@@ -93,7 +93,7 @@ def test_the_unit_of_the_weights_does_not_matter() -> None:
 
 
 def test_unbiased_and_of_the_stated_level_under_the_null() -> None:
-    repeats, level = 500, 0.05
+    repeats, level = 300, 0.05
     values, p_values = [], []
     for seed in range(repeats):
         found = mmd(
