@@ -62,8 +62,11 @@ toc_object_entries = False  # each has a heading, which the margin shows already
 
 html_theme = "sphinx_book_theme"
 html_title = "pyro_bnn"
+templates_path = ["_templates"]
+html_sidebars = {"**": ["home.html", "search-button-field.html", "sbt-sidebar-nav.html"]}
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_js_files = ["site.js"]
 html_copy_source = False
 html_show_sourcelink = False
 html_theme_options = {
