@@ -32,7 +32,8 @@ class Split:
     Raises
     ------
     UserError
-        If x and y have different numbers of rows, are empty, or hold NaN or infinities.
+        If x and y are no tensors, have different numbers of rows, are empty, or hold NaN or
+        infinities.
     """
 
     x: Tensor
@@ -60,6 +61,12 @@ class Split:
         return cls(torch.stack([x for x, _ in rows]), torch.stack([y for _, y in rows]), transform)
 
     def __post_init__(self) -> None:
+        for name, given in (("x", self.x), ("y", self.y)):
+            if not isinstance(given, Tensor):
+                raise UserError(
+                    f"{name} is a {type(given).__name__}: make it a tensor, such as "
+                    "torch.tensor(values, dtype=torch.float32)"
+                )
         if self.x.shape[:1] != self.y.shape[:1]:
             raise UserError(
                 f"x has shape {tuple(self.x.shape)} and y {tuple(self.y.shape)}: they need the "

@@ -12,6 +12,7 @@ import torch
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import SubsampleMessenger, _Subsample
 from torch import Tensor
+from torch.distributions import Distribution
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pyro_bnn.running_statistics import is_statistic
@@ -85,9 +86,19 @@ def observed_nodes(trace: poutine.trace_struct.Trace) -> Iterator[tuple[str, Nod
 
 @contextmanager
 def without_validation() -> Iterator[None]:
-    """Switch off distribution validation, which branches on values and cannot be traced."""
-    with pyro.validation_enabled(False):
-        yield
+    """Switch off distribution validation, which branches on values and cannot be traced.
+
+    Pyro's switch reaches the distributions that are made while it is off. A prior that was made
+    before, of a ``PyroSample`` or at the top of a script, would go on to validate what it is asked
+    about; so the validating function itself is replaced meanwhile.
+    """
+    original = Distribution.__dict__["_validate_sample"]
+    setattr(Distribution, "_validate_sample", lambda *_: None)  # noqa: B010
+    try:
+        with pyro.validation_enabled(False):
+            yield
+    finally:
+        setattr(Distribution, "_validate_sample", original)  # noqa: B010
 
 
 @contextmanager

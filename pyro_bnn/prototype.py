@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import pyro.distributions as dist
 import pyro.poutine as poutine
 import torch
+from pyro.distributions.torch_distribution import MaskedDistribution
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
@@ -112,6 +114,9 @@ def _read(model: Callable[..., Any], arguments: Arguments, whole: Arguments) -> 
     observed = dict(observed_nodes(trace))
     for name, node in observed.items():
         _refuse_broadcast(name, node, arguments.shapes())
+        pairs = zip(arguments.tensors(), whole.tensors(), strict=True)
+        given = (all_rows for some_rows, all_rows in pairs if some_rows is node["value"])
+        _refuse_labels(name, node["fn"], next(given, node["value"]))
     shapes = [node["value"].shape for node in observed.values()]
     rows = next((shape[0] for shape in shapes if shape), 0)
     first = latent[next(iter(sites))]["value"]
@@ -161,10 +166,13 @@ def _run(
         # Pyro appends its table of shapes to the message of whatever a model raises.
         raise UserError(str(error).splitlines()[0]) from error
     except Exception as error:
-        reason = str(error).strip().splitlines()
+        reason = (str(error).strip().splitlines() or [""])[0]
+        hint = ""
+        if "same dtype" in reason or "scalar type" in reason:
+            hint = "; give the network and the data one precision: x.float(), or net.double()"
         raise UserError(
             f"the model failed on data of shape {whole.shapes()}: "
-            f"{type(error).__name__}: {reason[0] if reason else ''}"
+            f"{type(error).__name__}: {reason}{hint}"
         ) from error
 
 
@@ -182,6 +190,25 @@ def _refuse_broadcast(name: str, node: Node, shapes: str) -> None:
             f"likelihood of shape {tuple(fn.batch_shape + fn.event_shape)}; the data are of "
             f"shape {shapes}: make their rows agree"
         )
+
+
+def _refuse_labels(name: str, law: Any, value: Tensor) -> None:
+    """Refuse labels that the likelihood has no probability of, or that it cannot multiply by."""
+    while isinstance(law, dist.Independent | MaskedDistribution):
+        law = law.base_dist
+    if isinstance(law, dist.Bernoulli) and not value.is_floating_point():
+        kind = str(value.dtype).removeprefix("torch.")
+        raise UserError(
+            f"site '{name}' observes labels of type {kind} under a Bernoulli: give it y.float()"
+        )
+    if isinstance(law, dist.Categorical) and value.numel():
+        classes = law.param_shape[-1]
+        low, high = float(value.min()), float(value.max())
+        if low < 0 or high >= classes:
+            raise UserError(
+                f"site '{name}' observes labels from {low:g} to {high:g} under a Categorical of "
+                f"{classes} classes: they have to be numbered from 0 to {classes - 1}"
+            )
 
 
 def why_not_batched(message: str) -> str:

@@ -16,6 +16,7 @@ from pyro_bnn.data import standardised_split
     [
         (torch.zeros(3, 2), torch.zeros(4), r"x has shape \(3, 2\) and y \(4,\)"),
         (torch.zeros(0, 2), torch.zeros(0), "no rows"),
+        ([[0.0, 1.0]], torch.zeros(1), r"x is a list: make it a tensor, such as torch\.tensor"),
         (torch.tensor([[0.0], [math.nan]]), torch.zeros(2), "x is NaN or infinite in row 1"),
         (torch.zeros(2, 1), torch.tensor([math.inf, 0.0]), "y is NaN or infinite in row 0"),
     ],

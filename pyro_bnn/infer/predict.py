@@ -65,8 +65,9 @@ def likelihood_kind(density: LogDensity, x: Tensor, y: Tensor) -> str:
             reason = str(error).strip().splitlines() or [""]
             raise UserError(
                 f"the model runs on the training data but not on the test data, of shapes "
-                f"{tuple(x.shape)} and {tuple(y.shape)} ({type(error).__name__}: {reason[0]}): "
-                "weights belong outside of the plate over the rows, and its size is x.shape[0]"
+                f"{tuple(x.shape)} and {tuple(y.shape)} ({type(error).__name__}: {reason[0]}); "
+                "where it is about sizes, sample weights before the plate over the rows, and give "
+                "that the size x.shape[0]"
             ) from error
     node = _observed(density, trace)
     _refuse_weights_of_rows(density, trace, node, len(y))

@@ -166,7 +166,7 @@ def test_a_plate_of_the_training_rows_is_refused(x):
             return pyro.sample("y", dist.Normal(x @ weight, 1.0), obs=y)
 
     density = LogDensity(fixed, x, x[:, 0])
-    with pytest.raises(UserError, match=r"not on the test data, of shapes .*its size is x\.shape"):
+    with pytest.raises(UserError, match=r"not on the test data, of shapes .*the size x\.shape"):
         likelihood_kind(density, x[1:], x[1:, 0])
 
 
