@@ -4,6 +4,7 @@ import ast
 import importlib
 import inspect
 import json
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -54,7 +55,6 @@ nitpick_ignore_regex = [
 smartquotes_action = "qe"  # two hyphens are an option, not a dash
 autosummary_generate = False
 autodoc_typehints = "none"
-autodoc_preserve_defaults = True  # mapped=map, not mapped=<class 'map'>
 autodoc_member_order = "bysource"
 autodoc_class_signature = "mixed"
 numpydoc_show_class_members = False
@@ -230,7 +230,23 @@ def skip_fields(
     return True if str(getattr(member, "__doc__", "")).startswith("Alias for field") else None
 
 
+def name_classes(
+    app: Sphinx,
+    kind: str,
+    name: str,
+    found: Any,
+    options: Any,
+    signature: str | None,
+    returns: str | None,
+) -> tuple[str | None, str | None]:
+    """Write ``mapped=map`` where Sphinx would have ``mapped=<class 'map'>``."""
+    if signature is not None:
+        signature = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", signature)
+    return signature, returns
+
+
 def setup(app: Sphinx) -> None:
     """Connect the generated pages to the build."""
     app.connect("builder-inited", write_reference)
     app.connect("autodoc-skip-member", skip_fields)
+    app.connect("autodoc-process-signature", name_classes)
