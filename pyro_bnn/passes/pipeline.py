@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
+from typing import Any
 
 import torch
 from torch.fx import GraphModule
@@ -20,6 +21,7 @@ from pyro_bnn.passes.onednn import use_onednn
 from pyro_bnn.passes.pooling import pool_data_last
 from pyro_bnn.passes.products import lay_out_products
 from pyro_bnn.passes.repeats import drop_repeats
+from pyro_bnn.passes.rewrite import compiled_once
 from pyro_bnn.passes.sites import merge_sites
 from pyro_bnn.passes.softmax import use_log_softmax
 from pyro_bnn.passes.tanh import use_rational_tanh
@@ -96,16 +98,18 @@ def _rearranging(device: torch.device) -> list[Pass]:
 def _apply(passes: Iterable[Pass], module: GraphModule) -> list[str]:
     """Let one pass after the other rewrite the graph; name those that changed it, each once."""
     changed: dict[str, None] = {}
-    before = _spelled(module)
-    for rewrite in passes:
-        rewrite(module)
-        after = _spelled(module)
-        if after != before:
-            function = rewrite.func if isinstance(rewrite, partial) else rewrite
-            changed[function.__name__] = None
-        before = after
+    with compiled_once(module):
+        before = _nodes(module)
+        for rewrite in passes:
+            rewrite(module)
+            after = _nodes(module)
+            if after != before:
+                function = rewrite.func if isinstance(rewrite, partial) else rewrite
+                changed[function.__name__] = None
+            before = after
     return list(changed)
 
 
-def _spelled(module: GraphModule) -> list[str | None]:
-    return [node.format_node() for node in module.graph.nodes]
+def _nodes(module: GraphModule) -> list[tuple[Any, ...]]:
+    """Note what each node computes and from what; nodes are compared by identity."""
+    return [(node, node.target, node.args, node.kwargs) for node in module.graph.nodes]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ __all__ = [
     "attribute",
     "call",
     "chains",
+    "compiled_once",
     "constant",
     "dependents",
     "finish",
@@ -178,3 +179,17 @@ def finish(module: GraphModule) -> None:
     module.graph.eliminate_dead_code()
     module.graph.lint()
     module.recompile()
+
+
+@contextlib.contextmanager
+def compiled_once(module: GraphModule) -> Iterator[None]:
+    """Compile the graph's Python when several passes are through, not after each of them.
+
+    The module is not to be called inside of the block.
+    """
+    module.__dict__["recompile"] = lambda: None
+    try:
+        yield
+    finally:
+        del module.__dict__["recompile"]
+        module.recompile()
