@@ -77,6 +77,7 @@ def likelihood_kind(density: LogDensity, x: Tensor, y: Tensor) -> str:
             f"{tuple(node['log_prob'].shape)}, not one a row ({len(y)}): observe it inside of "
             "pyro.plate('data', x.shape[0]), with .to_event(1) if a row has several values"
         )
+    _refuse_unpredictable(density, point, node, x, y)
     base = _base(node["fn"])
     if isinstance(base, dist.Categorical):
         return "categorical"
@@ -113,7 +114,7 @@ def predict(density: LogDensity, values: Mapping[str, Tensor], x: Tensor, y: Ten
         node = _observed(density, trace)
         base = _base(node["fn"])
         discrete = isinstance(base, dist.Categorical | dist.Bernoulli)
-        mean = base.probs if discrete else node["fn"].mean
+        mean = base.probs if discrete else _mean(node["fn"])
         found = {"log_predictive": node["log_prob"], "mean": mean}
         if not discrete and base.event_shape == () and y.ndim == 1:
             with contextlib.suppress(NotImplementedError):
@@ -170,6 +171,35 @@ def _observed(density: LogDensity, trace: poutine.trace_struct.Trace) -> Mapping
         raise UserError("the model observes nothing: pass obs=y to the likelihood's pyro.sample")
     node: Mapping[str, Any] = trace.nodes[density.observed[-1]]
     return node
+
+
+def _refuse_unpredictable(
+    density: LogDensity, point: Mapping[str, Tensor], node: Mapping[str, Any], x: Tensor, y: Tensor
+) -> None:
+    """Predict a few rows: better now than after hours of sampling."""
+    one = {name: value[None] for name, value in point.items()}
+    law = type(_base(node["fn"])).__name__
+    try:
+        predict(density, one, x[:8], y[:8])
+    except NotImplementedError as error:
+        raise UserError(
+            f"site '{node['name']}' is predicted by the mean of its {law}, which has none: give "
+            "the distribution a property mean"
+        ) from error
+    except RuntimeError as error:
+        raise UserError(
+            f"site '{node['name']}' cannot be predicted for many draws at once, by the mean of its "
+            f"{law}: {str(error).strip().splitlines()[0]}"
+        ) from error
+
+
+def _mean(law: Any) -> Tensor:
+    base = _base(law)
+    if isinstance(base, dist.StudentT):
+        # Its own property writes by a mask, which vmap cannot where the mask depends on a draw.
+        return torch.where(base.df > 1, base.loc, torch.nan)
+    mean: Tensor = law.mean
+    return mean
 
 
 def _refuse_weights_of_rows(

@@ -159,6 +159,37 @@ def test_weights_of_each_row_are_refused(x, held_out):
     assert likelihood_kind(density, x[:held_out], x[:held_out, 0]) == "continuous"
 
 
+def test_degrees_of_freedom_that_are_learnt(x):
+    def heavy(x, y=None):
+        df = pyro.sample("df", dist.Gamma(x.new_tensor(2.0), 0.1))
+        location = x @ weights(x, 2)
+        with pyro.plate("data", x.shape[0]):
+            return pyro.sample("y", dist.StudentT(df, location, 0.7), obs=y)
+
+    y = x[:, 0]
+    density = LogDensity(heavy, x, y)
+    assert likelihood_kind(density, x, y) == "continuous"
+    df = torch.tensor([0.5, 2.0, 3.5, 8.0]).double()
+    values = {"df": df, "weight": drawn(2)}
+    found = predict(density, values, x, y)
+    location = values["weight"] @ x.mT
+    law = scipy.stats.t(df[:, None].numpy(), location.numpy(), 0.7)
+    np.testing.assert_allclose(found.log_predictive, law.logpdf(y.numpy()), rtol=1e-6)
+    np.testing.assert_allclose(found.mean[1:], location[1:], rtol=1e-12)
+    assert found.mean[0].isnan().all()  # a distribution of one degree or less has no mean
+
+
+def test_a_likelihood_without_a_mean_is_refused(x):
+    class Odd(dist.Normal):
+        @property
+        def mean(self):
+            raise NotImplementedError
+
+    density = LogDensity(observing(lambda mean: Odd(mean, 1.0)), x, x[:, 0])
+    with pytest.raises(UserError, match="'y' is predicted by the mean of its Odd, which has none"):
+        likelihood_kind(density, x, x[:, 0])
+
+
 def test_a_plate_of_the_training_rows_is_refused(x):
     def fixed(x, y=None):
         weight = weights(x, 2)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import xarray as xr
 
+from pyro_bnn.diagnostics.advice import constant_prediction, next_steps
 from pyro_bnn.diagnostics.diagnosis import Diagnosis, diagnose
 from pyro_bnn.diagnostics.format import ABSENT, number
 from pyro_bnn.diagnostics.keys import SUMMARY_KEYS
@@ -123,8 +124,10 @@ def render(
             headline=headline(found),
             comparison=comparison(found),
             verdicts=verdicts(found),
+            next_steps=next_steps(trace, found),
             missing=missing_groups(trace),
             scores=score_rows(found),
+            constant_prediction=constant_prediction(trace, found),
             has_point=found.point is not None,
             prediction=found.posterior,
             prediction_pictures=prediction_pictures(found),

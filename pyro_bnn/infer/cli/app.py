@@ -122,7 +122,6 @@ def report(
 
     Example: pyro-bnn report runs/diabetes
     """
-    from pyro_bnn.diagnostics import summary_table
     from pyro_bnn.infer.cli.judging import judge
     from pyro_bnn.infer.cli.predicting import predict_anew
     from pyro_bnn.infer.cli.script import ModelScript
@@ -137,9 +136,9 @@ def report(
     else:
         summary_file = trace.with_suffix(".summary.json")
         report_file = out or trace.with_suffix(".report.html")
-    summary = judge(trace, summary_file, report_file)
+    judged = judge(trace, summary_file, report_file)
     screen = console()
-    screen.print(summary_table(summary))
+    judged.tell(screen)
     screen.print(f"report     {report_file}")
 
 

@@ -12,7 +12,6 @@ import torch
 from rich.console import Console
 
 from pyro_bnn.data import Data
-from pyro_bnn.diagnostics import summary_table
 from pyro_bnn.errors import UserError
 from pyro_bnn.infer.cli.blocks import sample_in_blocks
 from pyro_bnn.infer.cli.judging import judge
@@ -75,11 +74,11 @@ def carry_out(
             out.print("judging    R-hat and ESS of weights, canonical weights and functions")
             report = run.report_file if report_wanted else None
             mapped = reductions(scheduler, "judging")
-            summary = judge(run.trace_file, run.summary_file, report, mapped)
+            judged = judge(run.trace_file, run.summary_file, report, mapped)
     except KeyboardInterrupt:
         out.print(f"stopped    every finished draw is saved; go on with --resume --out {run.path}")
         sys.exit(130)
-    out.print(summary_table(summary))
+    judged.tell(out)
     out.print(f"finished   {math.ceil(time.perf_counter() - started)} s, {run.summary_file}")
     if report is not None:
         out.print(f"report     {report}")
