@@ -8,16 +8,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pyro
 import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.distributions import biject_to, constraints
+from torch.func import vmap
 from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
 from pyro_bnn.errors import UserError
 from pyro_bnn.graph import constant_fold, trace_graph
 from pyro_bnn.logdensity import LogDensity
+from pyro_bnn.sites import is_identity
 
 RUNNING_MEAN, RUNNING_VAR = 3, 4
 LOUD = 4.0
@@ -66,7 +69,7 @@ class Computation:
     weights : dict of str to Weight
         In order of the placeholders.
     log_prior : callable, optional
-        Log prior density of weights with a leading batch axis.
+        Log prior density of each site, ``(batch, site)``, of weights with a leading batch axis.
     """
 
     graph: GraphModule
@@ -149,13 +152,39 @@ def weights_of(density: Any, names: Sequence[str]) -> dict[str, Weight]:
     return weights
 
 
+def prior_graph(density: Any) -> GraphModule:
+    """Trace the log prior of each site in its own space, ``(site,)``, in float64.
+
+    The network that the model calls is dead code there: nothing of it is evaluated.
+    """
+    names = tuple(density.sites)
+
+    def log_prior(*values: Tensor) -> Tensor:
+        some = density.some
+        trace = density.trace_at(dict(zip(names, values, strict=True)), *some.args, **some.kwargs)
+        return torch.stack([trace.nodes[name]["log_prob_sum"] for name in names])
+
+    somewhere = density.example_values()
+    with pyro.validation_enabled(False):
+        return to_float64(trace_graph(log_prior, *(somewhere[name] for name in names)))
+
+
 def _log_prior(density: Any) -> Callable[[Mapping[str, Tensor]], Tensor]:
-    """Return the log prior of a density in the precision of its own sites."""
+    """Return the log prior of each site in unconstrained space, Jacobians included."""
+    graph: list[GraphModule] = []  # traced when it is first asked for
 
     def log_prior(params: Mapping[str, Tensor]) -> Tensor:
-        own = {site: params[site].to(density.dtype) for site in density.sites}
-        value: Tensor = density.log_prior(density.unconstrain(own))
-        return value.double()
+        if not graph:
+            graph.append(prior_graph(density))
+        with torch.no_grad():
+            found: Tensor = vmap(graph[0])(*(params[name] for name in density.sites))
+            for number, site in enumerate(density.sites.values()):
+                if not is_identity(site.transform):
+                    value = params[site.name]
+                    position = site.transform.inv(value)
+                    jacobian = site.transform.log_abs_det_jacobian(position, value)
+                    found[:, number] += jacobian.reshape(len(value), -1).sum(1)
+        return found
 
     return log_prior
 

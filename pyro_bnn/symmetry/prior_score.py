@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import pyro
 import torch
 from torch import Tensor
 from torch.func import grad, vmap
 
-from pyro_bnn.graph import trace_graph
 from pyro_bnn.logdensity import LogDensity
-from pyro_bnn.symmetry.computation import Weight, to_float64
+from pyro_bnn.symmetry.computation import Weight, prior_graph
 from pyro_bnn.symmetry.orbit_prior import PriorTerms
 
 __all__ = ["PriorScore"]
@@ -37,16 +35,13 @@ class PriorScore:
         self._density = density
         self._names = tuple(density.sites)
 
-        def log_prior(*values: Tensor) -> Tensor:
-            trace = density.trace_at(dict(zip(self._names, values, strict=True)))
-            parts = [trace.nodes[name]["log_prob_sum"] for name in self._names]
-            return sum(parts[1:], parts[0])
+        graph = prior_graph(density)
 
-        somewhere = density.example_values()
-        example = [somewhere[name] for name in self._names]
-        with pyro.validation_enabled(False):
-            graph = to_float64(trace_graph(log_prior, *example))
-        self._gradient = vmap(grad(graph, argnums=tuple(range(len(example)))))
+        def log_prior(*values: Tensor) -> Tensor:
+            found: Tensor = graph(*values).sum()
+            return found
+
+        self._gradient = vmap(grad(log_prior, argnums=tuple(range(len(self._names)))))
         terms = PriorTerms(density)
         self.normal = frozenset(
             name

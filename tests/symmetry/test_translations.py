@@ -11,6 +11,7 @@ import torch.nn.functional as F
 import xarray as xr
 from torch import nn
 
+from pyro_bnn import LogDensity
 from pyro_bnn.symmetry import Quotient, SymmetryGroup, discover
 from pyro_bnn.symmetry.computation import computation
 from pyro_bnn.trace import site_dataset
@@ -262,6 +263,32 @@ def test_what_translations_and_frames_do_to_the_prior_is_said(width):
     (sums,), (matrices,) = group.translations, group.frames
     assert ("likelihood and prior" if flat else "likelihood only") in said[sums]
     assert "likelihood only" in said[matrices]
+
+
+def test_a_few_biases_are_not_lost_in_the_prior_of_many_weights():
+    """What a shift of three biases does is less than the rounding of 400,000 weights' density."""
+    calls = []
+
+    def model(x, y):
+        calls.append(len(x))
+        w = pyro.sample("w", dist.Normal(torch.zeros(2000, 200), 1.0).to_event(2))
+        v = pyro.sample("v", dist.Normal(torch.zeros(200, 3), 1.0).to_event(2))
+        b = pyro.sample("b", dist.Normal(torch.zeros(3), 1.0).to_event(1))
+        with pyro.plate("data", len(x)):
+            pyro.sample("y", dist.Categorical(logits=torch.tanh(x @ w) @ v + b), obs=y)
+
+    torch.manual_seed(0)
+    density = LogDensity(model, torch.randn(9, 2000), torch.arange(9) % 3)
+    calls.clear()
+    group = discover(density)
+    assert group.translations
+    assert {name: group.preserves_prior[name] for name in group.translations} == dict.fromkeys(
+        group.translations, False
+    )
+    assert group.preserves_prior["h0"]
+    assert group.preserves_prior["sign of h0"]
+    # Its two graphs are traced; the network is not evaluated for each generator.
+    assert len(calls) == 2
 
 
 def test_a_trace_gives_back_what_was_taken_off():
