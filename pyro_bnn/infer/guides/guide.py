@@ -16,6 +16,7 @@ from pyro_bnn.errors import UserError
 from pyro_bnn.infer.guides.descent import Descent, Parameters
 from pyro_bnn.infer.guides.failure import Failure
 from pyro_bnn.infer.guides.fitting import Fitted, Fitting
+from pyro_bnn.infer.guides.loading import first_rows
 from pyro_bnn.infer.guides.seeds import generators
 from pyro_bnn.infer.guides.sites import Place, declare_statistics, places, sample_sites
 from pyro_bnn.infer.guides.training import Training
@@ -221,8 +222,7 @@ class Guide(ABC):
     ) -> Callable[[], object]:
         """Return a function that computes one gradient of as many members as there are sources."""
         parameters = self.start(self._positions(density, sources), density)
-        size = min(self.training.batch_size or density.rows, density.rows)
-        rows = torch.arange(size, device=density.device).expand(len(sources), -1)
+        rows = first_rows(density, len(sources), self.training.batch_size)
         return lambda: self.gradient(parameters, density, rows, sources)
 
     def _positions(self, density: LogDensity, sources: Sequence[torch.Generator]) -> Tensor:
@@ -230,9 +230,9 @@ class Guide(ABC):
 
         The activations of all rows at once may not fit, and would cost as much as an epoch.
         """
-        size, rows = self.training.batch_size, None
-        if size is not None and size < density.rows:
-            rows = torch.arange(size, device=density.device).expand(len(sources), -1)
+        size = self.training.batch_size
+        whole = (size is None or size >= density.rows) and density.transform is None
+        rows = None if whole else first_rows(density, len(sources), size)
         return density.initial_position(
             len(sources), sources, strategy=self.init_strategy, indices=rows
         )

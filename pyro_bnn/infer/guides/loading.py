@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pyro_bnn.errors import UserError
-from pyro_bnn.logdensity import LogDensity
+from pyro_bnn.logdensity import LogDensity, Rows
 
-__all__ = ["augmented_batches"]
+__all__ = ["augmented_batches", "first_rows"]
 
 _Key = tuple[int, int]
 
@@ -71,6 +71,25 @@ def augmented_batches(
                 f"row of shape {tuple(first.shape[1:])}: it has to keep the shape"
             )
         yield tuple(tensor.to(density.device).unflatten(0, (len(orders), size)) for tensor in batch)
+
+
+def first_rows(density: LogDensity, members: int, size: int | None) -> Rows:
+    """Return the first rows in the form that minibatches have, so that a graph serves for both.
+
+    Parameters
+    ----------
+    density : LogDensity
+        Holds the data, and the transform if they are augmented; these rows are not.
+    members : int
+        How many are trained together.
+    size : int, optional
+        Rows of a minibatch; all by default.
+    """
+    count = min(size or density.rows, density.rows)
+    rows = torch.arange(count, device=density.device).expand(members, -1)
+    if density.transform is None:
+        return rows
+    return tuple(tensor[rows] for tensor in density.row_data())
 
 
 class _Rows(Dataset[tuple[Tensor, ...]]):

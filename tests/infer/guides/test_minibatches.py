@@ -9,7 +9,7 @@ import torch
 from pyro.infer.autoguide.initialization import init_to_value
 from torch.utils.data import TensorDataset
 
-from pyro_bnn import Data, LogDensity, Split, UserError
+from pyro_bnn import Data, LogDensity, Split, UserError, logdensity
 from pyro_bnn.infer.guides import Ensemble, MeanField, PointEstimate, Training
 from pyro_bnn.infer.guides.seeds import generators
 from pyro_bnn.nn import gaussian
@@ -66,6 +66,22 @@ def test_loaders_fetch_the_same_rows(net):
     found = PointEstimate(density, there).fit(seed=0)
     expected = PointEstimate(density, here).fit(seed=0)
     assert torch.equal(found.state["position"], expected.state["position"])
+
+
+@pytest.mark.parametrize("size", [8, None])
+def test_a_start_is_tried_by_the_graph_of_augmented_steps(net, monkeypatch, size):
+    """That of a large network takes long to trace."""
+    traced = []
+    plain = logdensity.trace_gradient
+
+    def counted(*args, **kwargs):
+        traced.append([tuple(tensor.shape) for tensor in args[1:]])
+        return plain(*args, **kwargs)
+
+    monkeypatch.setattr(logdensity, "trace_gradient", counted)
+    density = LogDensity(net.model, net.x, net.y).augmented(jitter)
+    PointEstimate(density, Training(epochs=2, batch_size=size, **SGD)).fit(seed=0)
+    assert len(traced) == 1
 
 
 def test_a_transform_has_to_keep_the_shape(net):
