@@ -5,12 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pyro_bnn.halving import INPUTS_AT_ONCE
+from pyro_bnn.infer.running_statistics import with_statistics
 from pyro_bnn.logdensity import LogDensity
 
 __all__ = ["maximum_a_posteriori"]
 
 _MOST_ROWS = 4096
 _BATCH = 256
+_MOST_WEIGHTS = 2**24
+_MOST_INPUTS = 4 * INPUTS_AT_ONCE
 
 
 def maximum_a_posteriori(
@@ -25,8 +29,10 @@ def maximum_a_posteriori(
 
     Adam (Kingma & Ba 2015) whose learning rate falls to zero along a cosine, in unconstrained
     space: there, log-Jacobians included, the mode is that of the density which the samplers see.
-    Steps see all rows up to 4,096 of them, and beyond that 256 drawn at random, the same for all
-    starts: what it costs is bounded, however many rows there are.
+    Steps see all rows up to 4,096 of them, and beyond that 256 drawn at random: what it costs is
+    bounded, however many rows there are. Of large networks there are fewer starts, so that all of
+    them together have no more than 2^24 weights, or a single one; and of large rows, fewer start
+    at once, the activations of a step being what fills memory.
 
     Parameters
     ----------
@@ -35,7 +41,7 @@ def maximum_a_posteriori(
     generator : torch.Generator
         Seeds the starts, which are draws from the prior.
     restarts : int
-        Starts, a batch.
+        Starts, if the network is not large.
     steps : int
         Gradient steps of each.
     learning_rate : float
@@ -46,17 +52,50 @@ def maximum_a_posteriori(
     dict of str to Tensor
         Site values in their own space, ``(1, *shape)``.
     """
+    restarts = max(1, min(restarts, _MOST_WEIGHTS // density.dim))
+    together = _starts_together(density, restarts)
+    ends = [
+        _descend(density, together, generator, steps, learning_rate)
+        for _ in range(restarts // together)
+    ]
+    energies = [_energy(density, end) for end in ends] if restarts > 1 else []
+    best = int(torch.cat(energies).argmin()) if energies else 0
+    return density.constrain(torch.cat(ends)[best : best + 1])
+
+
+def _descend(
+    density: LogDensity,
+    starts: int,
+    generator: torch.Generator,
+    steps: int,
+    learning_rate: float,
+) -> Tensor:
+    """Return where some starts end, ``(start, dim)``; all see the same rows."""
     rows = _rows(density, generator)
-    position = density.initial_position(restarts, generator, indices=rows).requires_grad_(True)
+    position = density.initial_position(starts, generator, indices=rows).requires_grad_(True)
     optimiser = torch.optim.Adam([position], lr=learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     for _ in range(steps):
         _, position.grad = density.value_and_grad(position.detach(), _rows(density, generator))
         optimiser.step()
         schedule.step()
-    end = position.detach()
-    best = int(density.potential(end).nan_to_num(nan=torch.inf).argmin())
-    return density.constrain(end[best : best + 1])
+    return position.detach()
+
+
+def _energy(density: LogDensity, position: Tensor) -> Tensor:
+    """Return the potential energy on all rows, infinite where it is none: ``(start,)``."""
+    if density.rows > _MOST_ROWS and not density.chunks():
+        density = density.chunked(_MOST_ROWS)
+    held = with_statistics(density, density.constrain(position))
+    return density.potential(position, None, held).nan_to_num(nan=torch.inf)
+
+
+def _starts_together(density: LogDensity, restarts: int) -> int:
+    """Return how many starts take their steps at once, a divisor of their number."""
+    inputs = sum(tensor[0].numel() for tensor in density.row_data()) if density.rows else 1
+    rows = density.rows if density.rows <= _MOST_ROWS else _BATCH
+    most = _MOST_INPUTS // max(1, inputs * rows)
+    return max((k for k in range(1, restarts + 1) if restarts % k == 0 and k <= most), default=1)
 
 
 def _rows(density: LogDensity, generator: torch.Generator) -> Tensor | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from functools import partial
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -50,6 +51,10 @@ def test_a_guide_makes_what_a_sampler_makes(command, script, tmp_path, recipe, d
         assert json.loads(str(trace.attrs["members"])) == [0, 1, 2]
         assert json.loads(str(trace.attrs["failed_members"])) == []
         before = trace["posterior"]["0.weight"].to_numpy()
+        first = trace["predictions"]["mean"].to_numpy()[0, 0]
+        alone = trace["point_estimate"]["mean"].to_numpy()
+        # The single network beside members that are single networks is the first of them.
+        assert np.allclose(alone, first, rtol=1e-5) == (recipe == "map")
     summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
     assert summary["draws"] == draws
     assert summary["test.nll"] is not None

@@ -11,6 +11,7 @@ import scipy.stats
 import torch
 
 from pyro_bnn import LogDensity, UserError
+from pyro_bnn.infer import point_estimate
 from pyro_bnn.infer.point_estimate import maximum_a_posteriori
 from pyro_bnn.infer.predict import likelihood_kind, predict
 from pyro_bnn.nn import Normal, lift
@@ -250,6 +251,46 @@ def test_point_estimate_keeps_the_best_of_its_starts():
         found = maximum_a_posteriori(density, torch.Generator().manual_seed(seed))
         # The prior draws it in a little: 4 (3 - a) = a / 9.
         assert float(found["at"]) == pytest.approx(108 / 37, abs=1e-3)
+
+
+def test_point_estimate_of_a_large_network_has_one_start(monkeypatch):
+    """Sixteen networks of ten million weights, and Adam's moments of each, would fill memory."""
+
+    def model(y):
+        weight = pyro.sample("weight", dist.Normal(torch.zeros(10_000_000), 1.0).to_event(1))
+        with pyro.plate("data", len(y)):
+            pyro.sample("y", dist.Normal(weight[: len(y)], 1.0), obs=y)
+
+    density = LogDensity(model, torch.ones(3))
+    seen = []
+    plain = density.value_and_grad
+
+    def watched(position, indices=None):
+        seen.append(len(position))
+        return plain(position, indices)
+
+    monkeypatch.setattr(density, "value_and_grad", watched)
+    maximum_a_posteriori(density, torch.Generator().manual_seed(0), steps=1)
+    assert set(seen) == {1}
+
+
+def test_point_estimate_of_large_rows_takes_few_starts_at_once(monkeypatch, x):
+    """As many as 8 of these rows let through, of 16 starts; the best is that of all."""
+    monkeypatch.setattr(point_estimate, "_MOST_INPUTS", 9 * ROWS * 3)
+    y = x @ torch.tensor([2.0, -1.0]).double()
+    density = LogDensity(observing(lambda f: dist.Normal(f, 0.3)), x, y)
+    seen = []
+    plain = density.value_and_grad
+
+    def watched(position, indices=None):
+        seen.append(len(position))
+        return plain(position, indices)
+
+    monkeypatch.setattr(density, "value_and_grad", watched)
+    found = maximum_a_posteriori(density, torch.Generator().manual_seed(0))["weight"]
+    assert set(seen) == {8}
+    expected = regression_mode(x, y, 0.3)
+    torch.testing.assert_close(found[0], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_point_estimate_is_reproducible_and_in_the_sites_own_space(x):

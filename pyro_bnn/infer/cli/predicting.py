@@ -8,7 +8,7 @@ script declares).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -23,7 +23,13 @@ from pyro_bnn.infer.predict import likelihood_kind, predict_in_chunks
 from pyro_bnn.logdensity import LogDensity
 from pyro_bnn.trace import GroupAppender, add_groups, open_trace
 
-__all__ = ["LOG_LIKELIHOOD_VALUES", "predict_anew", "record_corrupted", "record_predictions"]
+__all__ = [
+    "LOG_LIKELIHOOD_VALUES",
+    "predict_anew",
+    "record_corrupted",
+    "record_predictions",
+    "site_values",
+]
 
 LOG_LIKELIHOOD_VALUES = 2**24
 """Draws times training rows that ``log_likelihood`` may hold."""
@@ -95,7 +101,7 @@ def record_corrupted(file: Path, density: LogDensity, data: Data, kind: str, see
     with open_trace(file) as trace:
         posterior = trace["posterior"].to_dataset()
         step = max(1, posterior.sizes["chain"] * posterior.sizes["draw"] // CORRUPTED_DRAWS)
-        values = _values(posterior.isel(draw=slice(None, None, step)).load(), density)
+        values = site_values(posterior.isel(draw=slice(None, None, step)).load(), density)
     values = {name: tensor[:CORRUPTED_DRAWS] for name, tensor in values.items()}
     found = {
         name: predict_corrupted(density, values, data.test.x, data.test.y, corruption, seed)
@@ -163,7 +169,7 @@ def _predicted(
     step = max(1, _BLOCK_BYTES // row)
     for start in range(0, draws, step):
         block = posterior.isel(draw=slice(start, start + step)).load()
-        found = predict_in_chunks(density, _values(block, density), split.x, split.y)
+        found = predict_in_chunks(density, site_values(block, density), split.x, split.y)
         width = block.sizes["draw"]
         yield xr.Dataset(
             {
@@ -196,8 +202,8 @@ def _likelihoods(
         yield xr.Dataset({"y": values}, attrs={"rows": len(train.x)})
 
 
-def _values(block: xr.Dataset, density: LogDensity) -> Mapping[str, Tensor]:
-    """Site values ``(sample, *shape)`` of draws in memory, chain by chain."""
+def site_values(block: xr.Dataset, density: LogDensity) -> dict[str, Tensor]:
+    """Return site values ``(sample, *shape)`` of draws in memory, chain by chain."""
     return {
         name: torch.from_numpy(block[name].transpose("chain", "draw", ...).to_numpy())
         .flatten(0, 1)

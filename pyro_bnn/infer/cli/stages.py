@@ -14,16 +14,15 @@ import pyro_bnn
 from pyro_bnn.data import Data
 from pyro_bnn.errors import UserError
 from pyro_bnn.infer.cli.line import record_line
+from pyro_bnn.infer.cli.point import point_predictions, single_network
 from pyro_bnn.infer.cli.predicting import record_corrupted, record_predictions
 from pyro_bnn.infer.cli.rundir import RunDirectory
 from pyro_bnn.infer.cli.script import ModelScript, name_of
 from pyro_bnn.infer.distributed.outcome import BlockedRun
 from pyro_bnn.infer.guides.run import GuideRun
 from pyro_bnn.infer.mcmc import MCMC
-from pyro_bnn.infer.point_estimate import maximum_a_posteriori
-from pyro_bnn.infer.predict import Predictions, likelihood_kind, predict
+from pyro_bnn.infer.predict import likelihood_kind
 from pyro_bnn.infer.recipe import Recipe
-from pyro_bnn.infer.running_statistics import with_statistics
 from pyro_bnn.infer.settings.quotient import QuotientSettings
 from pyro_bnn.logdensity import LogDensity
 from pyro_bnn.symmetry import OrbitMove, Quotient, SymmetryGroup, write_identities
@@ -121,11 +120,9 @@ def record(
     """Join the segments into ``trace.nc``; add predictions and the point estimate."""
     kind = likelihood_kind(density, data.test.x, data.test.y)
     path, passes = gradient_taken(mcmc, density)
-    generator = torch.Generator(density.device).manual_seed(recipe.run.seed)
     started = time.perf_counter()
-    point = maximum_a_posteriori(density, generator)
+    point = single_network(density, recipe, run.path)
     seconds_point = time.perf_counter() - started
-    fitted = predict(density, with_statistics(density, point), data.test.x, data.test.y)
     script = run.recorded_script()
     attributes = {
         "model": name_of(script),
@@ -156,7 +153,7 @@ def record(
     extra = {
         "observed_data": xr.Dataset({"y": _labelled(data.train.y, "train")}),
         "predictions_constant_data": truth,
-        "point_estimate": _point_dataset(fitted, kind),
+        "point_estimate": point_predictions(density, point, data.test, kind),
     }
     assemble(run.path, attributes, extra)
     record_predictions(run.trace_file, density, data, kind, recipe.run.seed)
@@ -220,15 +217,6 @@ def _orbit_move(
     if group is None:
         raise UserError("orbit.every needs the symmetries: leave quotient.enabled at true")
     return OrbitMove(density, group, sweeps=recipe.orbit.sweeps)
-
-
-def _point_dataset(found: Predictions, kind: str) -> xr.Dataset:
-    variables = {
-        name: (("test", "class")[: tensor.ndim - 1], tensor[0].cpu().numpy())
-        for name, tensor in found._asdict().items()
-        if tensor is not None
-    }
-    return xr.Dataset(variables, attrs={"likelihood": kind})
 
 
 def _labelled(values: Tensor, rows: str) -> xr.DataArray:
