@@ -1,15 +1,14 @@
 """CIFAR-10: ResNet-18 with a 3x3 stem, 11 million weights (He et al. 2016; Laurent et al. 2024).
 
-Normal priors of deviation 0.2: on 50,000 images, a weight decay of 5e-4. Batch norm keeps the
-statistics that it has, here those of a fresh network; networks that were trained with batch
-statistics come in by ``pyro-bnn import``.
+Normal priors of deviation 0.2: on 50,000 images, a weight decay of 5e-4. Batch norm has the
+statistics of the rows at hand, and every draw keeps running statistics of its own.
 """
 
 from pyro_bnn.datasets import cifar10
 from pyro_bnn.nn import Normal, categorical, lift
 from pyro_bnn.nn.architectures import resnet18
 
-bnn = lift(resnet18(classes=10), prior=Normal(scale=0.2))
+bnn = lift(resnet18(classes=10).train(), prior=Normal(scale=0.2))
 
 
 def model(x, y=None):
