@@ -97,7 +97,8 @@ def prior_draws(
     with torch.random.fork_rng(devices=cuda), torch.no_grad():
         torch.manual_seed(seed)
         for _ in range(count):
-            trace = poutine.trace(model).get_trace(*density.args, **density.kwargs)
+            # Weights do not depend on the rows: a few are enough where there are many.
+            trace = poutine.trace(model).get_trace(*density.some.args, **density.some.kwargs)
             for site, values in draws.items():
                 values.append(trace.nodes[site]["value"])
     return {site: torch.stack(values) for site, values in draws.items()}

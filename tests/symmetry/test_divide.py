@@ -15,6 +15,7 @@ from torch import nn
 from pyro_bnn import LogDensity
 from pyro_bnn.errors import UserError
 from pyro_bnn.symmetry import Quotient, discover
+from pyro_bnn.symmetry.null import prior_draws
 from pyro_bnn.trace import open_trace, site_dataset
 
 X = torch.randn(12, 3, generator=torch.Generator().manual_seed(0))
@@ -110,6 +111,21 @@ def test_prior_draws_leave_the_global_generator_alone(trace, group, density):
     before = torch.get_rng_state()
     Quotient(group, permutation="align").apply(trace, source=density)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_prior_draws_see_few_rows_where_there_are_many(group):
+    """Many images at once, through a large network for each draw, would not fit into memory."""
+    seen = []
+
+    def watched(x, y=None):
+        seen.append(len(x))
+        return model(x, y)
+
+    many = LogDensity(watched, X.repeat(300, 1), Y.repeat(300))
+    seen.clear()
+    draws = prior_draws(many, group, 3)
+    assert draws["w"].shape == (3, 3, 7)
+    assert seen == [64] * 3
 
 
 def test_attributes_count_what_was_done(trace, group, density):
