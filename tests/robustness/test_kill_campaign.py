@@ -106,7 +106,7 @@ def test_ctrl_c_at_any_moment_says_how_to_go_on(
     time.sleep(moments.uniform(0.0, 1.0))
     started.kill(signal.SIGINT)
     if started.wait() == 130:
-        assert f"go on with --resume --out {out}" in started.text.replace("\n", "")
+        assert f"pyro-bnn infer --resume --out {out}" in started.text.replace("\n", "")
         assert "Traceback" not in started.text
         code, resumed = host.run("infer", "--resume", "--no-report", "--out", out)
         assert code == 0, resumed.text

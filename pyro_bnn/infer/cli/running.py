@@ -76,7 +76,8 @@ def carry_out(
             mapped = reductions(scheduler, "judging")
             judged = judge(run.trace_file, run.summary_file, report, mapped)
     except KeyboardInterrupt:
-        out.print(f"stopped    every finished draw is saved; go on with --resume --out {run.path}")
+        out.print("stopped    every finished draw is saved; go on with")
+        out.print(f"           pyro-bnn infer --resume --out {run.path}", markup=False)
         sys.exit(130)
     judged.tell(out)
     out.print(f"finished   {math.ceil(time.perf_counter() - started)} s, {run.summary_file}")
