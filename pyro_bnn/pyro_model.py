@@ -238,11 +238,12 @@ class PyroModel:
         Returns
         -------
         Trace
-            Pyro's trace, with the log probability of each site computed.
+            Pyro's trace, with the log probability of each site computed; nothing is validated.
         """
         if not args and not kwargs:
             args, kwargs = self.args, self.kwargs
-        return run_model(self.model, values, args, kwargs, None)
+        with without_validation():
+            return run_model(self.model, values, args, kwargs, None)
 
     def explain_start(self, position: Tensor) -> str:
         """Say which site makes the density at one position ``(dim,)`` not finite."""

@@ -11,6 +11,7 @@ from torch import nn
 
 from pyro_bnn import LogDensity, UserError
 from pyro_bnn.symmetry import discover
+from pyro_bnn.symmetry.prior_score import PriorScore
 
 X = torch.randn(20, 3, generator=torch.Generator().manual_seed(0))
 
@@ -47,6 +48,9 @@ def test_a_pyro_module_is_traced_and_its_symmetries_are_found():
     torch.testing.assert_close(potential[0], expected, rtol=1e-4, atol=1e-3)
     group = discover(density)
     assert [space.size for space in group.spaces.values()] == [5]
+    values = {name: value.double() for name, value in density.constrain(position).items()}
+    score = PriorScore(density)(values)
+    torch.testing.assert_close(score["inner.weight"], -values["inner.weight"])
     # Outside, distributions validate as before.
     with pytest.raises(ValueError, match="to be within the support"):
         dist.Bernoulli(0.5).log_prob(torch.tensor(2.0))
