@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import xarray as xr
+from torch import Tensor
 
 from pyro_bnn.errors import UserError
 from pyro_bnn.symmetry.activation_matching import activations
@@ -186,6 +187,23 @@ class Work:
         return found
 
 
+def relative_change(before: Tensor, after: Tensor) -> float:
+    """Return the largest change of an output, relative to its largest finite number.
+
+    What is not finite before is to be the same after; it is an infinite change where it is not.
+
+    Examples
+    --------
+    >>> before = torch.tensor([1.0, float("inf"), float("nan")])
+    >>> relative_change(before, before), relative_change(before, torch.tensor([float("nan")]))
+    (0.0, inf)
+    """
+    same = (before == after) | (before.isnan() & after.isnan())
+    scale = before.abs().nan_to_num(0, posinf=0).max().clamp_min(torch.finfo(before.dtype).tiny)
+    change = ((after - before).abs() / scale).nan_to_num(torch.inf)
+    return float(torch.where(same, 0.0, change).max())
+
+
 def function_error(quotient: Quotient, posterior: xr.Dataset, source: Any) -> float:
     """Return the largest relative change of the network's output over a sample of draws.
 
@@ -204,8 +222,7 @@ def function_error(quotient: Quotient, posterior: xr.Dataset, source: Any) -> fl
     for k in (~result.nan).nonzero().flatten().tolist():
         before = read({site: value[k] for site, value in wide.items()})
         after = read({site: result.params[site][k] for site in wide})
-        scale = before.abs().max().clamp_min(torch.finfo(torch.float64).tiny)
-        worst = max(worst, float((after - before).abs().max() / scale))
+        worst = max(worst, relative_change(before, after))
     if not worst <= LARGEST_ERROR:
         raise UserError(
             f"the canonical draws change the output of the network by {worst:.1e} (relative): "
