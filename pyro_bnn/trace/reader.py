@@ -31,7 +31,8 @@ def open_trace(path: str | Path, chunks: Chunks = "auto") -> xr.DataTree:
         this package or any other that follows ArviZ's schema.
     chunks
         Chunks of the dask arrays as in `xarray.open_dataset`. ``"auto"``: in each group whole
-        blocks of draws, as stored, the same for all its variables; ``None``: no dask.
+        blocks of draws, as stored, the same for all its variables; ``None``: no dask, which most
+        of ArviZ's functions do not take; values are read when they are first asked for.
 
     Returns
     -------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 
 import arviz_base
+import arviz_stats
 import dask.array
 import numpy as np
 import pytest
@@ -102,6 +103,18 @@ def test_traces_that_arviz_wrote_open_too(tmp_path):
     assert isinstance(trace["posterior"]["mu"].data, dask.array.Array)
     np.testing.assert_array_equal(trace["posterior"]["mu"], values)
     np.testing.assert_array_equal(trace["observed_data"]["y"], np.ones(7))
+    trace.close()
+
+
+def test_arviz_takes_a_trace_without_dask(tmp_path):
+    draws = torch.randn(4, 50, 3, generator=torch.Generator().manual_seed(0))
+    SegmentWriter(tmp_path, {"w": ("h0",)}, sync=False).write(
+        0, {"posterior": {"w": draws}}, draw_start=0
+    )
+    assemble(tmp_path, {})
+    trace = open_trace(tmp_path, chunks=None)
+    assert float(arviz_stats.rhat(trace)["w"].max()) < 1.2
+    assert len(arviz_stats.summary(trace)) == 3
     trace.close()
 
 
