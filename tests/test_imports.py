@@ -58,7 +58,16 @@ ALLOWED = {
         "running_statistics",
         "trace",
     },
-    "symmetry": {"allocator", "errors", "graph", "halving", "logdensity", "tasks", "trace"},
+    "symmetry": {
+        "allocator",
+        "errors",
+        "graph",
+        "halving",
+        "logdensity",
+        "sites",
+        "tasks",
+        "trace",
+    },
     "diagnostics": {"errors", "halving", "tasks", "trace"},
 }
 
