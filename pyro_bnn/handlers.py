@@ -7,8 +7,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import pyro
+import pyro.distributions as dist
 import pyro.poutine as poutine
 import torch
+from pyro.distributions.torch_distribution import MaskedDistribution
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import SubsampleMessenger, _Subsample
 from torch import Tensor
@@ -19,6 +21,7 @@ from pyro_bnn.running_statistics import is_statistic
 
 __all__ = [
     "Node",
+    "base_distribution",
     "batchable",
     "full_plates",
     "latent_nodes",
@@ -82,6 +85,13 @@ def observed_nodes(trace: poutine.trace_struct.Trace) -> Iterator[tuple[str, Nod
     for name, node in _sample_nodes(trace):
         if node["is_observed"] and not node["infer"].get("_deterministic", False):
             yield name, node
+
+
+def base_distribution(law: Any) -> Any:
+    """Return the distribution inside of ``.to_event()`` and ``.mask()``."""
+    while isinstance(law, dist.Independent | MaskedDistribution):
+        law = law.base_dist
+    return law
 
 
 @contextmanager

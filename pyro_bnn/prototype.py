@@ -9,13 +9,13 @@ from typing import Any
 import pyro.distributions as dist
 import pyro.poutine as poutine
 import torch
-from pyro.distributions.torch_distribution import MaskedDistribution
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyro_bnn.errors import UserError
 from pyro_bnn.handlers import (
     Node,
+    base_distribution,
     full_plates,
     latent_nodes,
     observed_nodes,
@@ -194,8 +194,7 @@ def _refuse_broadcast(name: str, node: Node, shapes: str) -> None:
 
 def _refuse_labels(name: str, law: Any, value: Tensor) -> None:
     """Refuse labels that the likelihood has no probability of, or that it cannot multiply by."""
-    while isinstance(law, dist.Independent | MaskedDistribution):
-        law = law.base_dist
+    law = base_distribution(law)
     if isinstance(law, dist.Bernoulli) and not value.is_floating_point():
         kind = str(value.dtype).removeprefix("torch.")
         raise UserError(

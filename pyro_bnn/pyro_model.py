@@ -250,8 +250,7 @@ class PyroModel:
         values = {name: value[0] for name, value in self.constrain(position[None]).items()}
         for rows in self.chunks() or [None]:
             args, kwargs, _ = self.minibatch(rows)
-            with without_validation():
-                trace = self.trace_at(values, *args, **kwargs)
+            trace = self.trace_at(values, *args, **kwargs)
             for name, node in trace.nodes.items():
                 if node["type"] == "sample" and not bool(torch.isfinite(node["log_prob_sum"])):
                     return (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tomllib
 
 import numpy as np
 import xarray as xr
@@ -12,6 +11,7 @@ from pyro_bnn.diagnostics.convergence import Space
 from pyro_bnn.diagnostics.diagnosis import Diagnosis
 from pyro_bnn.diagnostics.format import number, percent
 from pyro_bnn.diagnostics.prediction import Prediction
+from pyro_bnn.diagnostics.recipe import recipe_of
 from pyro_bnn.diagnostics.temperature import temperature_scaling
 from pyro_bnn.diagnostics.verdict import ENOUGH, LOOSE, convergence_level
 
@@ -69,10 +69,7 @@ def constant_prediction(trace: xr.DataTree, found: Diagnosis) -> str:
 
 def _has_guide(trace: xr.DataTree) -> bool:
     """Whether chains are members of an ensemble, which are not meant to agree."""
-    try:
-        return "guide" in tomllib.loads(str(trace.attrs.get("recipe", "")))
-    except tomllib.TOMLDecodeError:
-        return False
+    return "guide" in recipe_of(trace)
 
 
 def _divergences(found: Diagnosis) -> list[str]:

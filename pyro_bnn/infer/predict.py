@@ -9,13 +9,12 @@ from typing import Any, NamedTuple
 import pyro.distributions as dist
 import torch
 from pyro import poutine
-from pyro.distributions.torch_distribution import MaskedDistribution
 from torch import Tensor
 from torch.func import vmap
 
 from pyro_bnn.errors import UserError
 from pyro_bnn.halving import INPUTS_AT_ONCE, Halving
-from pyro_bnn.handlers import batchable, without_validation
+from pyro_bnn.handlers import base_distribution, batchable
 from pyro_bnn.logdensity import LogDensity
 
 __all__ = ["Predictions", "likelihood_kind", "predict", "predict_in_chunks"]
@@ -56,19 +55,18 @@ def likelihood_kind(density: LogDensity, x: Tensor, y: Tensor) -> str:
     position = density.flatten({name: v[None].to(density.device) for name, v in values.items()})
     point = {n: v[0] for n, v in density.constrain(position.to(density.dtype)).items()}
     point = density.example_values() | point
-    with without_validation():
-        try:
-            trace = density.trace_at(point, x, y)
-        except UserError:
-            raise
-        except Exception as error:
-            reason = str(error).strip().splitlines() or [""]
-            raise UserError(
-                f"the model runs on the training data but not on the test data, of shapes "
-                f"{tuple(x.shape)} and {tuple(y.shape)} ({type(error).__name__}: {reason[0]}); "
-                "where it is about sizes, sample weights before the plate over the rows, and give "
-                "that the size x.shape[0]"
-            ) from error
+    try:
+        trace = density.trace_at(point, x, y)
+    except UserError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().splitlines() or [""]
+        raise UserError(
+            f"the model runs on the training data but not on the test data, of shapes "
+            f"{tuple(x.shape)} and {tuple(y.shape)} ({type(error).__name__}: {reason[0]}); "
+            "where it is about sizes, sample weights before the plate over the rows, and give "
+            "that the size x.shape[0]"
+        ) from error
     node = _observed(density, trace)
     _refuse_weights_of_rows(density, trace, node, len(y))
     if node["log_prob"].shape != y.shape[:1]:
@@ -78,7 +76,7 @@ def likelihood_kind(density: LogDensity, x: Tensor, y: Tensor) -> str:
             "pyro.plate('data', x.shape[0]), with .to_event(1) if a row has several values"
         )
     _refuse_unpredictable(density, point, node, x, y)
-    base = _base(node["fn"])
+    base = base_distribution(node["fn"])
     if isinstance(base, dist.Categorical):
         return "categorical"
     return "bernoulli" if isinstance(base, dist.Bernoulli) else "continuous"
@@ -112,7 +110,7 @@ def predict(density: LogDensity, values: Mapping[str, Tensor], x: Tensor, y: Ten
     def one(*point: Tensor) -> dict[str, Tensor]:
         trace = density.trace_at(dict(zip(names, point, strict=True)), x, y)
         node = _observed(density, trace)
-        base = _base(node["fn"])
+        base = base_distribution(node["fn"])
         discrete = isinstance(base, dist.Categorical | dist.Bernoulli)
         mean = base.probs if discrete else _mean(node["fn"])
         found = {"log_predictive": node["log_prob"], "mean": mean}
@@ -178,7 +176,7 @@ def _refuse_unpredictable(
 ) -> None:
     """Predict a few rows: better now than after hours of sampling."""
     one = {name: value[None] for name, value in point.items()}
-    law = type(_base(node["fn"])).__name__
+    law = type(base_distribution(node["fn"])).__name__
     try:
         predict(density, one, x[:8], y[:8])
     except NotImplementedError as error:
@@ -194,7 +192,7 @@ def _refuse_unpredictable(
 
 
 def _mean(law: Any) -> Tensor:
-    base = _base(law)
+    base = base_distribution(law)
     if isinstance(base, dist.StudentT):
         # Its own property writes by a mask, which vmap cannot where the mask depends on a draw.
         return torch.where(base.df > 1, base.loc, torch.nan)
@@ -214,9 +212,3 @@ def _refuse_weights_of_rows(
                 f"site '{name}' is sampled inside of the plate '{shared[0]}', once for each row, "
                 "so that rows held out have none: sample it before the plate"
             )
-
-
-def _base(distribution: Any) -> Any:
-    while isinstance(distribution, dist.Independent | MaskedDistribution):
-        distribution = distribution.base_dist
-    return distribution

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pyro
 import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
@@ -165,8 +164,7 @@ def prior_graph(density: Any) -> GraphModule:
         return torch.stack([trace.nodes[name]["log_prob_sum"] for name in names])
 
     somewhere = density.example_values()
-    with pyro.validation_enabled(False):
-        return to_float64(trace_graph(log_prior, *(somewhere[name] for name in names)))
+    return to_float64(trace_graph(log_prior, *(somewhere[name] for name in names)))
 
 
 def _log_prior(density: Any) -> Callable[[Mapping[str, Tensor]], Tensor]:

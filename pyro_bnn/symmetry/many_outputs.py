@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import pyro
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
@@ -91,9 +90,8 @@ def _observations(density: LogDensity, count: int) -> Computation:
         trace = density.trace_at(dict(zip(names, values, strict=True)), *args, **kwargs)
         return [trace.nodes[name]["log_prob"] for name in density.observed]
 
-    with pyro.validation_enabled(False):
-        example = list(density.example_values().values())
-        graph = trace_graph(log_probabilities, *example, pre_dispatch=True)
+    example = list(density.example_values().values())
+    graph = trace_graph(log_probabilities, *example, pre_dispatch=True)
     return Computation(to_float64(graph), weights_of(density, names))
 
 

@@ -253,6 +253,19 @@ def test_point_estimate_keeps_the_best_of_its_starts():
         assert float(found["at"]) == pytest.approx(108 / 37, abs=1e-3)
 
 
+def starts_of_steps(density, monkeypatch):
+    """Return a list that gets the number of starts of each gradient to come."""
+    seen = []
+    plain = density.value_and_grad
+
+    def watched(position, indices=None):
+        seen.append(len(position))
+        return plain(position, indices)
+
+    monkeypatch.setattr(density, "value_and_grad", watched)
+    return seen
+
+
 def test_point_estimate_of_a_large_network_has_one_start(monkeypatch):
     """Sixteen networks of ten million weights, and Adam's moments of each, would fill memory."""
 
@@ -262,14 +275,7 @@ def test_point_estimate_of_a_large_network_has_one_start(monkeypatch):
             pyro.sample("y", dist.Normal(weight[: len(y)], 1.0), obs=y)
 
     density = LogDensity(model, torch.ones(3))
-    seen = []
-    plain = density.value_and_grad
-
-    def watched(position, indices=None):
-        seen.append(len(position))
-        return plain(position, indices)
-
-    monkeypatch.setattr(density, "value_and_grad", watched)
+    seen = starts_of_steps(density, monkeypatch)
     maximum_a_posteriori(density, torch.Generator().manual_seed(0), steps=1)
     assert set(seen) == {1}
 
@@ -279,14 +285,7 @@ def test_point_estimate_of_large_rows_takes_few_starts_at_once(monkeypatch, x):
     monkeypatch.setattr(point_estimate, "_MOST_INPUTS", 9 * ROWS * 3)
     y = x @ torch.tensor([2.0, -1.0]).double()
     density = LogDensity(observing(lambda f: dist.Normal(f, 0.3)), x, y)
-    seen = []
-    plain = density.value_and_grad
-
-    def watched(position, indices=None):
-        seen.append(len(position))
-        return plain(position, indices)
-
-    monkeypatch.setattr(density, "value_and_grad", watched)
+    seen = starts_of_steps(density, monkeypatch)
     found = maximum_a_posteriori(density, torch.Generator().manual_seed(0))["weight"]
     assert set(seen) == {8}
     expected = regression_mode(x, y, 0.3)

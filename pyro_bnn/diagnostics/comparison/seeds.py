@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,6 +12,7 @@ from scipy.stats import t as student
 from pyro_bnn.diagnostics.comparison.columns import COLUMNS
 from pyro_bnn.diagnostics.comparison.entry import Entry
 from pyro_bnn.diagnostics.comparison.resampling import LEVEL
+from pyro_bnn.diagnostics.recipe import recipe_of
 
 _COUNTS = ("modes", "draws")
 _BY_KEY = {column.key: column for column in COLUMNS}
@@ -20,10 +20,7 @@ _BY_KEY = {column.key: column for column in COLUMNS}
 
 def recipe_key(trace: xr.DataTree) -> str | None:
     """Return what a run was made by, its seed left out; None if the trace does not say."""
-    try:
-        recipe = tomllib.loads(str(trace.attrs.get("recipe", "")))
-    except tomllib.TOMLDecodeError:
-        return None
+    recipe = recipe_of(trace)
     if not recipe:
         return None
     run = dict(recipe.get("run", {}))

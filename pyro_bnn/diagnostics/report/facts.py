@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
-import tomllib
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -13,6 +13,7 @@ import xarray as xr
 
 from pyro_bnn.diagnostics.diagnosis import Diagnosis
 from pyro_bnn.diagnostics.format import duration
+from pyro_bnn.diagnostics.recipe import recipe_of
 
 _FROM_RECIPE = (
     ("kernel.name", "Kernel"),
@@ -38,7 +39,7 @@ def facts(trace: xr.DataTree, found: Diagnosis) -> list[tuple[str, str]]:
         stated.append(("Sample", f"{sampler.chains:,} chains of {sampler.draws:,} draws"))
     if not math.isnan(sampler.seconds):
         stated.append(("Time", duration(sampler.seconds)))
-    recipe = _recipe(str(attrs.get("recipe", "")))
+    recipe = _by_key(recipe_of(trace))
     for path, name in _FROM_RECIPE:
         value = recipe.get(path)
         if value is not None:
@@ -52,12 +53,8 @@ def facts(trace: xr.DataTree, found: Diagnosis) -> list[tuple[str, str]]:
     return stated
 
 
-def _recipe(text: str) -> dict[str, Any]:
-    """Read the values of a recipe by table and key, such as ``run.seed``."""
-    try:
-        tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError:
-        return {}
+def _by_key(tables: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a recipe by table and key, such as ``run.seed``."""
     return {
         f"{name}.{key}": value
         for name, table in tables.items()

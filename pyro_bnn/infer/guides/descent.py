@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from pyro_bnn.handlers import without_validation
 from pyro_bnn.infer.guides.loading import augmented_batches
 from pyro_bnn.infer.guides.training import PRECISIONS, Training
 from pyro_bnn.logdensity import LogDensity, Rows
@@ -231,6 +230,5 @@ def nodes_at_zero(density: LogDensity) -> Mapping[str, Any]:
     """Run the model once, its sites at zero in unconstrained space, and return its sites."""
     zeros = torch.zeros((1, density.dim), dtype=density.dtype, device=density.device)
     values = {name: value[0] for name, value in density.constrain(zeros).items()}
-    with without_validation():
-        nodes: Mapping[str, Any] = density.trace_at(values).nodes
+    nodes: Mapping[str, Any] = density.trace_at(values).nodes
     return nodes
