@@ -57,6 +57,7 @@ RUNS = {
     "runs/hmc": "diabetes_mlp",
     "runs/nuts": "diabetes_mlp",
     "runs/ensemble": "diabetes_mlp",
+    "runs/swag": "diabetes_mlp",
     "runs/long": "diabetes_mlp",
     "runs/iris": "diabetes_mlp",
     "trace.nc": "digits_mlp",
@@ -91,6 +92,18 @@ def test_every_other_command_is_run_elsewhere():
     for known, where in ELSEWHERE.items():
         assert any(re.fullmatch(known, line) for line in others), known
         assert (ROOT / where).is_file()
+
+
+def test_every_run_that_a_command_reads_is_made():
+    missing = []
+    for page in PAGES:
+        made = set(RUNS)
+        for words in commands(page):
+            written = words[words.index("--out") + 1] if "--out" in words else None
+            read = {word for word in words if word.startswith("runs/")} - {written}
+            missing += [(page.name, name) for name in sorted(read - made)]
+            made.add(written)
+    assert missing == []
 
 
 @pytest.fixture(scope="module")
