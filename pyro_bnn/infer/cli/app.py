@@ -193,12 +193,12 @@ def quotient(
     from pyro_bnn.trace.collection import is_collection
 
     where = Scheduler(scheduler, workers=workers)
-    trace = _trace_of(run)
+    trace, directory = _trace_of(run), RunDirectory(run)
     if model is None:
-        model = run / "model.py"
-        if not model.is_file():
+        if not directory.model_file.is_file():
             raise UserError(f"{run} does not say which network it is of: name its --model script")
-    recipe = RunDirectory(run).recorded_recipe() if (run / "recipe.toml").is_file() else Recipe()
+        model = directory.script_file()
+    recipe = directory.recorded_recipe() if directory.recipe_file.is_file() else Recipe()
     choices: dict[str, Any] = {
         "scaling": scaling,
         "sign": sign,

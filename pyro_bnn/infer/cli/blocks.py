@@ -16,7 +16,7 @@ import torch
 from pyro_bnn.datasets import ROOT_VARIABLE
 from pyro_bnn.errors import UserError
 from pyro_bnn.infer.checkpoint import Progress
-from pyro_bnn.infer.cli.rundir import RunDirectory
+from pyro_bnn.infer.cli.rundir import FREE, RunDirectory
 from pyro_bnn.infer.cli.script import ModelScript
 from pyro_bnn.infer.cli.stages import declare, sample
 from pyro_bnn.infer.distributed import Block, Scheduler, blocks
@@ -38,11 +38,15 @@ _JOINED = "joined"
 
 @dataclass(frozen=True)
 class Task:
-    """A block, as a worker gets it: the run directory holds all else."""
+    """A block, as a worker gets it: the run directory holds all else.
+
+    `changes` are settings that a resumed run may have otherwise than the recipe in its directory.
+    """
 
     run: str
     block: Block
     environment: Mapping[str, str] = field(default_factory=dict)
+    changes: Mapping[str, int] = field(default_factory=dict)
 
 
 def sample_in_blocks(recipe: Recipe, run: RunDirectory, scheduler: Scheduler) -> BlockedRun:
@@ -69,19 +73,23 @@ def sample_in_blocks(recipe: Recipe, run: RunDirectory, scheduler: Scheduler) ->
 
 def tasks_of(recipe: Recipe, run: RunDirectory) -> list[Task]:
     """List the blocks of a run that are not done."""
-    known = {name: os.environ[name] for name in (ROOT_VARIABLE,) if name in os.environ}
+    # A worker need not stand in the same directory.
+    known = {n: os.path.abspath(os.environ[n]) for n in (ROOT_VARIABLE,) if n in os.environ}
     left = [block for block in _blocks(recipe) if not _done(_folder(run, block))]
-    return [Task(str(run.path.resolve()), block, known) for block in left]
+    tables = recipe.tables()
+    changes = {f"{t}.{name}": tables[t][name] for t, name in FREE if name in tables.get(t, {})}
+    return [Task(str(run.path.resolve()), block, known, changes) for block in left]
 
 
 def run_block(task: Task) -> int:
     """Draw one block into its directory, from where an earlier attempt ended; return its number."""
     os.environ.update(task.environment)
     run = RunDirectory(Path(task.run))
-    recipe = _block_recipe(run.recorded_recipe(), task.block)
+    tables = run.recorded_recipe().tables()
+    recipe = _block_recipe(Recipe.parse(tables, "the recipe of a task", task.changes), task.block)
     torch.set_num_threads(recipe.run.threads)
     density, group = _declared(
-        str(run.model_file), run.model_file.read_text(encoding="utf-8"), _declaration(recipe)
+        str(run.script_file()), run.model_file.read_text(encoding="utf-8"), _declaration(recipe)
     )
     folder = _folder(run, task.block)
     folder.mkdir(parents=True, exist_ok=True)

@@ -55,7 +55,7 @@ def chosen_run(
         raise UserError("--resume needs the directory of the run: name it with --out")
     run = RunDirectory(out) if out is not None else None
     if resume and run is not None:
-        script = ModelScript.load(model or _existing(run.model_file))
+        script = ModelScript.load(model or _script_of(run))
         asked = _requested(recipe_file, overrides, run.recorded_recipe())
         recipe = run.resumed_recipe(asked, script)
     else:
@@ -104,7 +104,7 @@ def _requested(path: Path | None, overrides: dict[str, Any], recorded: Recipe | 
     return Recipe.read(path, overrides)
 
 
-def _existing(model_file: Path) -> Path:
-    if not model_file.is_file():
-        raise UserError(f"{model_file.parent} holds no run to resume: name one with --out")
-    return model_file
+def _script_of(run: RunDirectory) -> Path:
+    if not run.model_file.is_file():
+        raise UserError(f"{run.path} holds no run to resume: name one with --out")
+    return run.script_file()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import shutil
 from pathlib import Path
 
 from pyro_bnn.errors import UserError
@@ -13,15 +14,18 @@ from pyro_bnn.infer.recipe import Recipe
 from pyro_bnn.infer.starting import EnsembleStart
 from pyro_bnn.trace.atomic import replacing
 
-__all__ = ["RunDirectory", "default_out"]
+__all__ = ["FREE", "RunDirectory", "default_out"]
 
-_FREE = (("guide", "block"), ("guide", "workers"))
+FREE = (("guide", "block"), ("guide", "workers"))
 """What a resumed run may have otherwise: how its members are trained, not which."""
 
 # Before the script's name, in the first line of a run's recipe.
 _SCRIPT = "# model: "
 
 _OWN_FILES = ("recipe.toml", "state.safetensors", "segments", "blocks", "trace.nc")
+
+# What may be somebody else's where no copy of the script lies beside it, which is written first.
+_REPLACED = ("data.json", "start.json", "summary.json", "report.html")
 
 
 def default_out(script: Path, kernel: str) -> Path:
@@ -55,14 +59,26 @@ class RunDirectory:
         Raises
         ------
         UserError
-            If the directory holds a run already, or cannot be written.
+            If the directory holds a run already, or files of others that the run would replace, or
+            cannot be written.
         """
+        if self.model_file.is_file() and self.model_file.samefile(script.path):
+            raise UserError(
+                f"{self.path} holds the model script itself, in the place of the copy that a run "
+                "keeps: choose another directory with --out"
+            )
         # A kill before the last of the files below leaves no recipe: that is no run yet.
         text = script.text.encode("utf-8")
         foreign = self.model_file.is_file() and self.model_file.read_bytes() != text
         if foreign or any((self.path / name).exists() for name in _OWN_FILES):
             raise UserError(
                 f"{self.path} already holds a run: go on with it by --resume, or choose another "
+                "directory with --out"
+            )
+        replaced = [name for name in _REPLACED if (self.path / name).exists()]
+        if replaced and not self.model_file.is_file():
+            raise UserError(
+                f"{self.path} has a {replaced[0]}, which a run would replace: choose another "
                 "directory with --out"
             )
         try:
@@ -82,10 +98,13 @@ class RunDirectory:
 
     def release(self) -> None:
         """Give the directory up again if nothing was saved in it."""
-        saved = [self.path / "state.safetensors", *self.path.glob("blocks/*/state.safetensors")]
-        if not any(state.exists() for state in saved):
-            for file in (self.model_file, self.data_file, self.start_file, self.recipe_file):
-                file.unlink(missing_ok=True)
+        for folder in (self.path, *self.path.glob("blocks/*")):
+            # A training whose process died has not told the state of the run yet.
+            if (folder / "state.safetensors").exists() or any(folder.glob("training/*")):
+                return
+        for file in (self.model_file, self.data_file, self.start_file, self.recipe_file):
+            file.unlink(missing_ok=True)
+        shutil.rmtree(self.path / "blocks", ignore_errors=True)
 
     def record_start(self, start: EnsembleStart) -> None:
         """Write down the member of each chain, and which members did not converge."""
@@ -108,6 +127,19 @@ class RunDirectory:
         """Return where the script lay that the run was started with; the run has its text."""
         first, _, _ = self.recipe_file.read_text(encoding="utf-8").partition("\n")
         return Path(first.removeprefix(_SCRIPT))
+
+    def script_file(self) -> Path:
+        """Return the script that the run was started with; its copy, if that is gone or changed.
+
+        Beside the original lie the modules that it imports, and what it opens by its own place.
+        """
+        try:
+            original = self.recorded_script()
+            text = self.model_file.read_text(encoding="utf-8")
+            unchanged = original.read_text(encoding="utf-8") == text
+        except (OSError, ValueError):
+            return self.model_file
+        return original if unchanged else self.model_file
 
     def recorded_recipe(self) -> Recipe:
         """Return the recipe that the run was started with.
@@ -141,9 +173,10 @@ class RunDirectory:
             values, old = asked.get(table, {}), recorded.get(table, {})
             for name in {**values, **old}:
                 value, before = values.get(name), old.get(name)
-                chosen_at_start = table == "run" and name == "threads" and value == 0
-                free = (table, name) in _FREE
-                if value != before and not chosen_at_start and not free:
+                # Where a recipe is silent on them they were chosen when the run was started.
+                silent = (table, name, value) in (("run", "threads", 0), ("run", "block", None))
+                free = (table, name) in FREE
+                if value != before and not silent and not free:
                     raise UserError(
                         f"the run in {self.path} was started with {table}.{name} = {before!r}, "
                         f"not {value!r}: resume it unchanged, or start anew in another --out"
@@ -154,7 +187,7 @@ class RunDirectory:
                 "started: undo the change, or start anew in another --out"
             )
         self._compare_data(script)
-        given = {f"{table}.{name}": asked.get(table, {}).get(name) for table, name in _FREE}
+        given = {f"{table}.{name}": asked.get(table, {}).get(name) for table, name in FREE}
         changed = {key: value for key, value in given.items() if value is not None}
         return Recipe.parse(recorded, str(self.recipe_file), changed)
 

@@ -38,9 +38,9 @@ HMC = {"name": "hmc", "num_steps": 3}
 def claim(tmp_path):
     """Return a function that begins a run of some tables of a recipe in a new directory."""
 
-    def begin(name, *, run, **tables):
+    def begin(name, *, run, before="", **tables):
         script = tmp_path / "tiny.py"
-        script.write_text(SCRIPT, encoding="utf-8")
+        script.write_text(before + SCRIPT, encoding="utf-8")
         defaults = {"threads": 1, "warmup": 20, "segment_draws": 7}
         if "guide" not in tables:
             tables = {"kernel": HMC, **tables}

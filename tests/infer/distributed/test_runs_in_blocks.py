@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from pyro_bnn.datasets import ROOT_VARIABLE
 from pyro_bnn.errors import UserError
-from pyro_bnn.infer.cli.blocks import Task, run_block, sample_in_blocks
+from pyro_bnn.infer.cli.blocks import Task, run_block, sample_in_blocks, tasks_of
 from pyro_bnn.infer.cli.script import ModelScript
 from pyro_bnn.infer.cli.stages import declare, sample
 from pyro_bnn.infer.distributed import Scheduler, blocks
 from pyro_bnn.infer.distributed.meter import steps_saved
+from pyro_bnn.infer.recipe import Recipe
 from pyro_bnn.symmetry import discover
 from pyro_bnn.trace import segment_paths
 
@@ -90,6 +93,15 @@ def test_members_of_a_guide_are_renumbered(sampled, tmp_path):
     assert steps_saved(tmp_path / "guide" / "blocks" / "000001", 2) == 2
 
 
+def test_a_resumed_run_trains_fewer_members_of_a_block_at_once(claim):
+    recipe, run = claim(
+        "fewer", run={"chains": 4, "draws": 1, "block": 4}, guide={"name": "map", "epochs": 2}
+    )
+    fewer = Recipe.parse(recipe.tables(), "the test", {"guide.block": 2})
+    outcome = sample_in_blocks(fewer, run, Scheduler("none"))
+    assert outcome.guide.batching == "blocks of 4; in the last, 2 members at once: as asked for"
+
+
 def test_members_that_chains_start_from_are_shared_out(sampled, claim, tmp_path):
     start = {"from": "ensemble", "members": 4, "epochs": 2, "held_out": 0.0}
     settings = {"chains": 8, "draws": 2, "block": 4}
@@ -99,6 +111,16 @@ def test_members_that_chains_start_from_are_shared_out(sampled, claim, tmp_path)
     assert len(recorded["member_loss"]) == 4
     with pytest.raises(UserError, match=r"run.block = 3 splits the 2 chains .* multiple of 2"):
         sampled(Scheduler("none"), "uneven", run=settings | {"block": 3}, start=start)
+
+
+def test_workers_find_the_script_beside_its_files_and_the_data(claim, tmp_path, monkeypatch):
+    monkeypatch.setenv(ROOT_VARIABLE, "data")
+    (tmp_path / "notes.txt").touch()
+    before = "from pathlib import Path\nPath(__file__).with_name('notes.txt').read_text()\n"
+    recipe, run = claim("one", run={"chains": 2, "draws": 2, "block": 1}, before=before)
+    task = tasks_of(recipe, run)[0]
+    assert task.environment == {ROOT_VARIABLE: str(Path.cwd() / "data")}
+    assert run_block(task) == 0
 
 
 def test_a_task_can_be_pickled_and_names_its_block(claim):
