@@ -182,7 +182,8 @@ class Recipe(Table):
             sentence names the file, the key and, for unknown keys, the nearest known one.
         """
         try:
-            tables = tomllib.loads(path.read_text(encoding="utf-8"))
+            # Some editors begin a file with a byte order mark.
+            tables = tomllib.loads(path.read_text(encoding="utf-8-sig"))
         except OSError as error:
             raise UserError(f"recipe {path} cannot be read: {error.strerror}") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -213,7 +214,7 @@ class Recipe(Table):
         """Return every setting, defaults included, as TOML."""
         lines: list[str] = []
         for table, values in self.tables().items():
-            lines += [f"[{table}]", *(f"{k} = {json.dumps(v)}" for k, v in values.items()), ""]
+            lines += [f"[{table}]", *(f"{k} = {_written(v)}" for k, v in values.items()), ""]
         return "\n".join(lines)
 
     @classmethod
@@ -248,6 +249,13 @@ class Recipe(Table):
         return list(dict.fromkeys(key for key, _, _ in rows))
 
 
+def _written(value: Any) -> str:
+    """Return a value as TOML, which is JSON but for tables and what strings may hold."""
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{_written(k)} = {_written(v)}' for k, v in value.items())}}}"
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
 def _table_types(annotation: Any) -> Iterator[type[Table]]:
     """Go through the tables that an annotation names: one, a union of them, or None beside."""
     if isinstance(annotation, type) and issubclass(annotation, Table):
@@ -258,10 +266,11 @@ def _table_types(annotation: Any) -> Iterator[type[Table]]:
 
 def _sentence(error: ValidationError, source: str, known: list[str]) -> str:
     first = error.errors()[0]
-    # The discriminator's value stands in the location of such keys: ("kernel", "hmc", "jitter").
-    path = [str(part) for part in first["loc"] if part not in KERNELS and part not in GUIDES]
-    key = ".".join(path)
+    path = [str(part) for part in first["loc"]]
     table = path[0] if path else ""
+    if table in ("kernel", "guide"):
+        del path[1:2]  # the value of the discriminator, as in ("kernel", "hmc", "jitter")
+    key = ".".join(path)
     kinds: Mapping[str, type[Table]] = GUIDES if table == "guide" else KERNELS
     if first["type"] == "extra_forbidden" and key in known:
         name = str(first["loc"][1])

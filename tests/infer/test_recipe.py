@@ -10,6 +10,7 @@ from pyro_bnn import UserError
 from pyro_bnn.infer import Cyclical, PolynomialDecay
 from pyro_bnn.infer.recipe import Recipe
 from pyro_bnn.infer.settings import KERNELS, HMCSettings, NUTSSettings
+from pyro_bnn.infer.settings.guides import DropoutSettings
 
 SHIPPED = [
     path
@@ -34,12 +35,28 @@ def test_there_are_recipes():
     assert {"hmc", "nuts"} <= {path.stem for path in SHIPPED}
 
 
-@pytest.mark.parametrize("kernel", [HMCSettings(num_steps=3, jitter=0.25), NUTSSettings()])
-def test_written_out_and_read_back(tmp_path, kernel):
-    recipe = Recipe(kernel=kernel)
+RATES = {"*.weight": 0.1, 'a "b" \\ \x7f \U0001f600': 0.2}
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        {"kernel": HMCSettings(num_steps=3, jitter=0.25)},
+        {"kernel": NUTSSettings()},
+        {"guide": DropoutSettings(rate=RATES)},
+    ],
+)
+def test_written_out_and_read_back(tmp_path, method):
+    recipe = Recipe(**method)
     path = tmp_path / "own.toml"
     path.write_text(recipe.to_toml(), encoding="utf-8")
     assert Recipe.read(path) == recipe
+
+
+def test_a_file_of_an_editor_for_windows_is_read(tmp_path):
+    path = tmp_path / "own.toml"
+    path.write_bytes("[run]\r\nchains = 3\r\n".encode("utf-8-sig"))
+    assert Recipe.read(path).run.chains == 3
 
 
 def test_overrides_lie_over_the_file():
@@ -69,6 +86,7 @@ def test_every_key_is_documented():
         ("kernel.max_tree_depth", 4, ["kernel 'hmc' has no key 'kernel.max_tree_depth'"]),
         ("run.posterior_temperature", 0, ["run.posterior_temperature = 0"]),
         ("draws", 3, ["unknown key 'draws'", "'run.draws'"]),
+        ("nuts.max_tree_depth", 4, ["unknown key 'nuts'"]),
         ("qqqqqqqq.zzzzzzzz", 3, ["the keys are kernel."]),
     ],
 )

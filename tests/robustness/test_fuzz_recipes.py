@@ -59,6 +59,7 @@ def read(outcome, tables, overrides):
 @example({"run": {"likelihood_temperature": math.inf}}, {})
 @example({"kernel": {"name": []}}, {})
 @example({"kernel": 3}, {"kernel.name": "hmc"})
+@example({"guide": {"name": "dropout", "rate": {"*.weight": 0.1, '"\x7f\n': 0.2}}}, {})
 def test_tables_of_any_values(outcome, tables, overrides):
     read(outcome, tables, overrides)
 
@@ -68,9 +69,10 @@ def test_tables_of_any_values(outcome, tables, overrides):
 @example("run.device", "\N{LINEAR B SYLLABLE B008 A}")
 def test_every_key_takes_any_value(outcome, key, value):
     table, _, name = key.partition(".")
-    for kind in (*KERNELS, None):
-        kernel = {} if kind is None or table == "guide" else {"kernel": {"name": kind}}
-        read(outcome, {**kernel, table: {**kernel.get(table, {}), name: value}}, {})
+    method, kinds = ("guide", GUIDES) if table == "guide" else ("kernel", KERNELS)
+    for kind in (*kinds, None):
+        named = {} if kind is None else {method: {"name": kind}}
+        read(outcome, {**named, table: {**named.get(table, {}), name: value}}, {})
 
 
 @fuzzed

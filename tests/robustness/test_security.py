@@ -14,7 +14,7 @@ import torch
 import pyro_bnn
 from pyro_bnn.errors import UserError
 from pyro_bnn.infer.recipe import Recipe
-from pyro_bnn.infer.settings import KERNELS
+from pyro_bnn.infer.settings import GUIDES, KERNELS
 from pyro_bnn.trace import import_checkpoints, open_trace
 
 SOURCE = Path(pyro_bnn.__file__).parent
@@ -105,10 +105,10 @@ def test_paths_in_a_recipe_are_refused(outcome, value):
     accepted = set()
     for key in keys:
         table, _, name = key.partition(".")
-        for kind in KERNELS if table == "kernel" else [None]:
+        for kind in {"kernel": KERNELS, "guide": GUIDES}.get(table, [None]):
             tables = {table: {name: value}}
             if kind is not None and name != "name":
-                tables["kernel"]["name"] = kind
+                tables[table]["name"] = kind
             recipe, _ = outcome(Recipe.parse, tables, "a stranger")
             if recipe is not None:
                 accepted.add(key)
