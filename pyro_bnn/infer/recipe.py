@@ -40,7 +40,10 @@ class RunSettings(Table):
         description="torch device: cpu, cuda, cuda:1, ...",
     )
     threads: int = Field(
-        0, ge=0, description="CPU threads; 0 uses the idle cores, as counted at the start."
+        0,
+        ge=0,
+        description="CPU threads; 0 uses the cores that are idle at the start, but no more than "
+        "OMP_NUM_THREADS says.",
     )
     compile: Literal["auto", "always", "never"] = Field(
         "auto",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 
+import pytest
 import torch
 from typer.testing import CliRunner
 
@@ -18,6 +19,18 @@ def test_facts_name_versions_devices_and_threads():
     assert "cpu" in found["devices"]
     assert "idle now" in found["threads"]
     assert found["compiler"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "threads"),
+    [(None, 4), ("", 4), ("1", 1), ("3", 3), ("2,1", 2), ("64", 4), ("0", 4), ("many", 4)],
+)
+def test_no_more_threads_are_taken_than_the_environment_says(monkeypatch, asked, threads):
+    monkeypatch.setattr(host, "idle_cores", lambda: 4)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if asked is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    assert host.threads_to_use() == threads
 
 
 def test_a_sound_installation_passes_and_a_broken_one_does_not(monkeypatch):

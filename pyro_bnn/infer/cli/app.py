@@ -308,9 +308,9 @@ def doctor() -> None:
     import torch
 
     from pyro_bnn.infer.cli.doctor import facts, self_test
-    from pyro_bnn.infer.cli.host import idle_cores
+    from pyro_bnn.infer.cli.host import threads_to_use
 
-    torch.set_num_threads(idle_cores())
+    torch.set_num_threads(threads_to_use())
     screen = console()
     for name, found in facts():
         screen.print(f"{name:<12} {found}")

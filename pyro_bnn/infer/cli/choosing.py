@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pyro_bnn.errors import UserError
-from pyro_bnn.infer.cli.host import idle_cores
+from pyro_bnn.infer.cli.host import threads_to_use
 from pyro_bnn.infer.cli.rundir import RunDirectory, default_out
 from pyro_bnn.infer.cli.script import ModelScript, find_shipped
 from pyro_bnn.infer.recipe import Recipe
@@ -63,7 +63,7 @@ def chosen_run(
         recipe = _requested(recipe_file, overrides, None)
         chosen: dict[str, Any] = {}
         if recipe.run.threads == 0:
-            chosen["run.threads"] = 1 if blocks else idle_cores()
+            chosen["run.threads"] = 1 if blocks else threads_to_use()
         if recipe.run.block is None and blocks:
             chosen["run.block"] = min(_BLOCK, recipe.run.chains)
         recipe = _requested(recipe_file, overrides | chosen, None)

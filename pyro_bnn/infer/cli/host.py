@@ -6,7 +6,15 @@ import os
 import time
 from pathlib import Path
 
-__all__ = ["idle_cores"]
+__all__ = ["idle_cores", "threads_to_use"]
+
+
+def threads_to_use() -> int:
+    """Return the number of idle cores, or what ``OMP_NUM_THREADS`` says if that is less."""
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    most = int(asked) if asked.isdecimal() else 0
+    idle = idle_cores()
+    return min(most, idle) if most else idle
 
 
 def idle_cores(seconds: float = 0.2) -> int:
