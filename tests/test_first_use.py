@@ -9,6 +9,7 @@ import sys
 
 import pytest
 import typer.main
+from rich.text import Text
 from typer.testing import CliRunner
 
 import pyro_bnn
@@ -85,8 +86,8 @@ def test_a_log_has_no_codes_even_where_colours_are_forced(monkeypatch, capsys):
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(sys, "stdout", io.StringIO())
     screen = console()
-    screen.print("[bold]words[/bold] 12 'text' /a/path")
-    assert sys.stdout.getvalue() == "words 12 'text' /a/path\n"
+    screen.print(Text("words", style="bold"), "12 'text' runs/[old]/a:x:b[/c]")
+    assert sys.stdout.getvalue() == "words 12 'text' runs/[old]/a:x:b[/c]\n"
     assert screen.width == 80
 
 

@@ -59,7 +59,7 @@ def _predictions(table: Table, summary: Mapping[str, Value]) -> None:
     ]
     if not rows:
         return
-    table.add_row("[bold]On the test split", "posterior", "point", style="bold")
+    table.add_row("On the test split", "posterior", "point", style="bold")
     for label, posterior, point in rows:
         table.add_row(label, number(posterior), number(point))
     table.add_section()

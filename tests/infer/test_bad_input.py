@@ -164,6 +164,7 @@ def test_the_command_leaves_dead_chains_out_and_says_so(tmp_path, monkeypatch, c
         ("ChEES has no option", "pyro-bnn: ChEES has no option"),
         ("SWAG: rank is 20", "pyro-bnn: SWAG: rank is 20"),
         ("Laplace: prior is 0", "pyro-bnn: Laplace: prior is 0"),
+        ("Wine already holds a run", "pyro-bnn: Wine already holds a run"),
         ("The run holds nothing", "pyro-bnn: the run holds nothing"),
         ("A run holds nothing", "pyro-bnn: a run holds nothing"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -211,7 +212,7 @@ def quotient(
     density, _ = declare(ModelScript.load(model), recipe)
     group = discover(density)
     screen = console()
-    screen.print(str(group), markup=False)
+    screen.print(str(group))
     with where:
         if is_collection(trace):
             mapped = reductions(where, "quotient")
@@ -259,9 +260,10 @@ def import_(
         write_trace(trace, out)
     screen = console()
     for name, reason in list(skipped.items())[:10]:
-        screen.print(f"skipped    {name}: {reason}", markup=False)
+        screen.print(f"skipped    {name}: {reason}")
     screen.print(f"imported   {len(files)} files, {len(skipped)} skipped, into {out}")
-    screen.print(f"next       pyro-bnn quotient {out} --model {model}")
+    command = shlex.join(["pyro-bnn", "quotient", str(out), "--model", str(model)])
+    screen.print(f"next       {command}")
 
 
 @app.command()
@@ -293,10 +295,9 @@ def new(
     screen.print(f"new        {made.task} in {folder}/model.py, {folder}/recipe.toml")
     screen.print(f"table      {made.table}")
     for remark in made.remarks:
-        screen.print(f"note       {remark}", markup=False)
-    screen.print(
-        f"next       cd {folder} && pyro-bnn infer model.py --recipe recipe.toml --out run"
-    )
+        screen.print(f"note       {remark}")
+    there = shlex.quote(str(folder))
+    screen.print(f"next       cd {there} && pyro-bnn infer model.py --recipe recipe.toml --out run")
 
 
 @app.command()
@@ -338,7 +339,7 @@ def main_infer() -> None:
 
 def _tell_skipped(screen: Console, collection: Collection) -> None:
     for name, reason in list(collection.skipped.items())[:10]:
-        screen.print(f"skipped    {name}: {reason}", markup=False)
+        screen.print(f"skipped    {name}: {reason}")
     if collection.skipped:
         screen.print(f"skipped    {len(collection.skipped)} of the collection in all")
 

@@ -38,8 +38,8 @@ def compare(
         found = side_by_side(runs, reference, mapped=reductions(where, "comparing"))
     screen = console()
     if out is None:
-        screen.print(found.to_markdown(), markup=False)
+        screen.print(found.to_markdown())
         return
     screen.print(f"comparison {found.write(out)}")
     for note in found.notes:
-        screen.print(note, markup=False)
+        screen.print(note)

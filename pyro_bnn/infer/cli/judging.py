@@ -57,7 +57,7 @@ class Judged(NamedTuple):
             text = f"{name:<11}{sentence}"
             # Options and commands are to be copied: none is broken at its hyphens.
             line = fill(text, 80, subsequent_indent=" " * 11, break_on_hyphens=False)
-            out.print(line, markup=False)
+            out.print(line)
 
 
 def judge(

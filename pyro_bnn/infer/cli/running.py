@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import sys
 import time
 from contextlib import ExitStack
@@ -77,7 +78,7 @@ def carry_out(
             judged = judge(run.trace_file, run.summary_file, report, mapped)
     except KeyboardInterrupt:
         out.print("stopped    every finished draw is saved; go on with")
-        out.print(f"           pyro-bnn infer --resume --out {run.path}", markup=False)
+        out.print(f"           pyro-bnn infer --resume --out {shlex.quote(str(run.path))}")
         sys.exit(130)
     judged.tell(out)
     out.print(f"finished   {math.ceil(time.perf_counter() - started)} s, {run.summary_file}")
@@ -142,7 +143,7 @@ def _tell_sampled(
         f"{progress.divergences} divergences"
     )
     path, passes = gradient_taken(mcmc, density)
-    out.print(f"path       {path}", markup=False)
+    out.print(f"path       {path}")
     if passes:
         out.print(fill(f"passes     {', '.join(passes)}", 80, subsequent_indent=" " * 11))
     for failure in getattr(getattr(mcmc, "guide", None), "failures", []):

@@ -13,15 +13,23 @@ from pyro_bnn.halving import ran_out_of_memory
 
 __all__ = ["console", "told_in_a_sentence"]
 
+# Words that are small after a colon; other sentences begin with a name, of a file for example.
+_BEGINNINGS = frozenset(("A", "Dimension", "Draws", "Nothing", "Segment", "Site", "The", "There"))
+
 
 def console() -> Console:
-    """Return where commands print: 80 columns of plain text where nobody watches."""
+    """Return where commands print: 80 columns of plain text where nobody watches.
+
+    Brackets and colons mean nothing in it: names of files may have them.
+    """
     watched = sys.stdout.isatty()
     return Console(
         width=None if watched else 80,
         no_color=None if watched else True,
         force_terminal=None if watched else False,
         highlight=False,
+        markup=False,
+        emoji=False,
         soft_wrap=True,
     )
 
@@ -46,9 +54,7 @@ def told_in_a_sentence(command: Callable[[], Any]) -> None:
             raise
     else:
         return
-    first = sentence.partition(" ")[0]
-    # MCMC and ChEES are names, and so is what the rest is said of, as in "Laplace: ...".
-    if first[1:] == first[1:].lower() and not first.endswith(":"):
+    if sentence.partition(" ")[0] in _BEGINNINGS:
         sentence = sentence[:1].lower() + sentence[1:]
     print(f"pyro-bnn: {sentence}", file=sys.stderr)
     sys.exit(2)
