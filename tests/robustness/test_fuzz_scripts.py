@@ -130,6 +130,7 @@ def test_several_odd_parts(outcome, tmp_path_factory, parts):
         b"\xff\xfe",
         b"def model(",
         b"# coding: latin-1\n# \xe9\nx = 1\n",
+        b"# coding: latin-1\n# \xe9\n" + SCRIPT.format(**SOUND).encode(),
         b"raise SystemExit",
         b"\0",
     ],

@@ -67,10 +67,16 @@ class ModelScript:
         Raises
         ------
         UserError
-            If the script is missing, raises, lacks ``model`` or ``data``, or if ``data()``
-            raises or returns something else than `pyro_bnn.Data`.
+            If the script is missing or not in UTF-8, raises, lacks ``model`` or ``data``, or if
+            ``data()`` raises or returns something else than `pyro_bnn.Data`.
         """
         found = _locate(Path(path))
+        try:
+            text = found.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"model script {path} is not in UTF-8, as the copy that a run keeps is: save it so"
+            ) from error
         module = _import(found)
         for name in ("model", "data"):
             if not callable(getattr(module, name, None)):
@@ -89,7 +95,7 @@ class ModelScript:
                 f"model script {path}: data() returned {type(data).__name__}, it has to return "
                 "pyro_bnn.Data(train=Split(x, y), test=Split(x, y))"
             )
-        return cls(found, found.read_text(encoding="utf-8"), module.model, data)
+        return cls(found, text, module.model, data)
 
 
 def name_of(script: Path) -> str:
