@@ -23,7 +23,8 @@ _held: set[Path] = set()
 def locked(directory: Path) -> Iterator[None]:
     """Hold a directory; within one process it may be held several times over.
 
-    The operating system releases the lock of a process that is killed.
+    The operating system releases the lock of a process that is killed. Where a file system has no
+    locks, as some of clusters are mounted, runs are not kept apart.
 
     Parameters
     ----------
@@ -40,6 +41,9 @@ def locked(directory: Path) -> Iterator[None]:
         yield
         return
     descriptor = _acquire(directory)
+    if descriptor is None:
+        yield
+        return
     _held.add(key)
     try:
         yield
@@ -51,7 +55,7 @@ def locked(directory: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _acquire(directory: Path) -> int:
+def _acquire(directory: Path) -> int | None:
     path = directory / _NAME
     while True:
         try:
@@ -64,13 +68,18 @@ def _acquire(directory: Path) -> int:
             ) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             holder = os.read(descriptor, 200).decode("utf-8", "replace") or "another process"
             os.close(descriptor)
             raise UserError(
                 f"{directory} is in use by {holder}: wait for it, or choose another directory "
                 "with --out"
             ) from error
+        except OSError:
+            os.close(descriptor)
+            with suppress(OSError):
+                path.unlink()
+            return None
         # The last holder may have removed the name between the two calls.
         if path.exists() and os.fstat(descriptor).st_ino == path.stat().st_ino:
             os.ftruncate(descriptor, 0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import signal
 import time
@@ -60,6 +62,16 @@ def test_a_lock_dies_with_its_holder(tmp_path):
     with locked(tmp_path), locked(tmp_path):
         assert (tmp_path / ".lock").read_text().startswith(f"process {os.getpid()} on ")
     assert not (tmp_path / ".lock").exists()
+
+
+def test_a_file_system_without_locks_is_no_other_process(tmp_path, monkeypatch):
+    def flock(descriptor, operation):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with locked(tmp_path / "run"):
+        assert (tmp_path / "run").is_dir()
+    assert list((tmp_path / "run").iterdir()) == []
 
 
 def model():
