@@ -165,6 +165,13 @@ def test_whole_numbers_are_what_one_says_they_are(tmp_path):
         start_project(tmp_path / "e", words, None, "regression")
 
 
+def test_time_stamps_keep_their_seconds(tmp_path):
+    table = csv_of(tmp_path, "t,y\n" + "".join(f"{1_700_000_000 + k},{k}.5\n" for k in range(60)))
+    start_project(tmp_path / "a", table, None)
+    train = density_of(tmp_path / "a")[1].data.train
+    assert torch.corrcoef(torch.stack([train.x[:, 0], train.y]))[0, 1] > 0.999
+
+
 def test_rare_and_common_classes_are_remarked_on(tmp_path):
     table = csv_of(tmp_path, "x,y\n" + "".join(f"{k},{'b' if k < 38 else k}\n" for k in range(40)))
     assert start_project(tmp_path / "a", table, None).remarks == [

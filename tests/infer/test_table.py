@@ -79,6 +79,21 @@ def test_question_marks_between_numbers_are_gaps_and_other_words_are_told(tmp_pa
     ]
 
 
+def test_a_separator_at_the_end_of_each_line_shifts_no_column(tmp_path):
+    path = tmp_path / "some.csv"
+    path.write_text("x,y,z\n" + "".join(f"{k},{10 * k},{k}.5,\n" for k in range(6)))
+    found = read_table(path)
+    assert found.frame["x"].tolist() == list(range(6))
+    assert found.frame["z"].tolist() == [k + 0.5 for k in range(6)]
+    assert found.options == {"index_col": False}
+    assert found.remarks == ["lines end in a separator which that of the names lacks: left out"]
+    # Rows that have names, as R writes them, and a column that is empty.
+    path.write_text("x,y\n" + "".join(f"row{k},{k},{2 * k}\n" for k in range(6)))
+    assert read_table(path).frame["x"].tolist() == list(range(6))
+    path.write_text("x,y\n" + "".join(f"{k},\n" for k in range(6)))
+    assert read_table(path).options == {}
+
+
 def test_a_table_without_names_is_remarked_on(tmp_path):
     path = tmp_path / "some.csv"
     path.write_text("5.1,3.5,setosa\n4.9,3.0,setosa\n", encoding="utf-8")

@@ -64,6 +64,10 @@ def read_table(file: Path) -> Table:
         if separator != ",":
             options["sep"] = separator
         frame = pd.read_csv(file, **options)
+        if _is_shifted(frame, file, options):
+            options["index_col"] = False
+            remarks.append("lines end in a separator which that of the names lacks: left out")
+            frame = pd.read_csv(file, **options)
         marks, told = _marks(frame, separator)
         if marks:
             options |= marks
@@ -123,6 +127,16 @@ def _line(file: Path, encoding: str | None, nrows: int | None = 1) -> Any:
         encoding=encoding,
     )
     return read.iat[0, 0]
+
+
+def _is_shifted(frame: pd.DataFrame, file: Path, options: dict[str, Any]) -> bool:
+    """Whether pandas took the first column for names of rows: each line has one field too many.
+
+    The last column is empty then, unless rows do have names.
+    """
+    if not len(frame) or not frame.iloc[:, -1].isna().all():
+        return False
+    return bool(pd.read_csv(file, index_col=False, **options).iloc[:, -1].notna().any())
 
 
 def _marks(frame: pd.DataFrame, separator: str) -> tuple[dict[str, str], list[str]]:

@@ -19,7 +19,9 @@ table = pd.read_csv(TABLE, **READ).drop(columns=DROP).dropna(axis="columns", how
 labels, classes = pd.factorize(table.pop(TARGET), sort=True)
 target = torch.tensor(labels)
 # Columns of words become columns of zeros and ones.
-features = torch.tensor(pd.get_dummies(table).to_numpy(dtype="float32"))
+columns = pd.get_dummies(table).astype("float64")
+# Centred first: a time stamp has more digits than float32.
+features = torch.tensor((columns - columns.mean()).to_numpy(dtype="float32"))
 
 net = nn.Sequential(nn.Linear(features.shape[1], 32), nn.ReLU(), nn.Linear(32, len(classes)))
 bnn = lift(net, prior=Normal(scale="fan_in"))

@@ -18,7 +18,9 @@ TARGET = "target"
 table = pd.read_csv(TABLE, **READ).drop(columns=DROP).dropna(axis="columns", how="all").dropna()
 target = torch.tensor(table.pop(TARGET).to_numpy(), dtype=torch.float32)
 # Columns of words become columns of zeros and ones.
-features = torch.tensor(pd.get_dummies(table).to_numpy(dtype="float32"))
+columns = pd.get_dummies(table).astype("float64")
+# Centred first: a time stamp has more digits than float32.
+features = torch.tensor((columns - columns.mean()).to_numpy(dtype="float32"))
 
 net = nn.Sequential(
     nn.Linear(features.shape[1], 16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 1)
