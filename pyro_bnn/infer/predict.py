@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from pyro_bnn.errors import UserError
-from pyro_bnn.halving import INPUTS_AT_ONCE, Halving
+from pyro_bnn.halving import INPUTS_AT_ONCE, Halving, ran_out_of_memory
 from pyro_bnn.handlers import base_distribution, batchable
 from pyro_bnn.logdensity import LogDensity
 
@@ -55,26 +55,11 @@ def likelihood_kind(density: LogDensity, x: Tensor, y: Tensor) -> str:
     position = density.flatten({name: v[None].to(density.device) for name, v in values.items()})
     point = {n: v[0] for n, v in density.constrain(position.to(density.dtype)).items()}
     point = density.example_values() | point
-    try:
-        trace = density.trace_at(point, x, y)
-    except UserError:
-        raise
-    except Exception as error:
-        reason = str(error).strip().splitlines() or [""]
-        raise UserError(
-            f"the model runs on the training data but not on the test data, of shapes "
-            f"{tuple(x.shape)} and {tuple(y.shape)} ({type(error).__name__}: {reason[0]}); "
-            "where it is about sizes, sample weights before the plate over the rows, and give "
-            "that the size x.shape[0]"
-        ) from error
-    node = _observed(density, trace)
-    _refuse_weights_of_rows(density, trace, node, len(y))
-    if node["log_prob"].shape != y.shape[:1]:
-        raise UserError(
-            f"site '{node['name']}' has a log probability of shape "
-            f"{tuple(node['log_prob'].shape)}, not one a row ({len(y)}): observe it inside of "
-            "pyro.plate('data', x.shape[0]), with .to_event(1) if a row has several values"
-        )
+    rows = Halving(_rows_at_once(x), "predictions", "rows")
+    nodes = rows.run(lambda some: _judged(density, point, x[some], y[some]), len(x))
+    node = next(nodes)
+    for _ in nodes:
+        pass  # the others, whose values may be what is wrong
     _refuse_unpredictable(density, point, node, x, y)
     base = base_distribution(node["fn"])
     if isinstance(base, dist.Categorical):
@@ -143,7 +128,7 @@ def predict_in_chunks(
     x, y : Tensor
         Inputs and targets ``(data, ...)``.
     """
-    pairs = max(1, INPUTS_AT_ONCE // max(1, x[0].numel()))
+    pairs = _rows_at_once(x)
     rows = Halving(min(len(x), pairs), "predictions", "rows")
     draws = Halving(max(1, pairs // rows.size), "predictions", "draws")
     count = len(next(iter(values.values())))
@@ -158,10 +143,45 @@ def predict_in_chunks(
     return _joined(list(rows.run(of_rows, len(x))), 1)
 
 
+def _rows_at_once(x: Tensor) -> int:
+    """Return how many rows one network takes at a time."""
+    return max(1, INPUTS_AT_ONCE // max(1, x[0].numel()))
+
+
 def _joined(parts: Sequence[Predictions], axis: int) -> Predictions:
     """Concatenate; a field is missing from all or from none."""
     fields = zip(*parts, strict=True)
     return Predictions(*(None if f[0] is None else torch.cat(f, axis) for f in fields))  # type: ignore[arg-type]
+
+
+def _judged(
+    density: LogDensity, point: Mapping[str, Tensor], x: Tensor, y: Tensor
+) -> Mapping[str, Any]:
+    """Return the observed site of some rows; refuse one that has not a term for each of them."""
+    try:
+        with torch.no_grad():
+            trace = density.trace_at(point, x, y)
+    except UserError:
+        raise
+    except Exception as error:
+        if ran_out_of_memory(error):
+            raise
+        reason = str(error).strip().splitlines() or [""]
+        raise UserError(
+            f"the model runs on the training data but not on the test data, of shapes "
+            f"{tuple(x.shape)} and {tuple(y.shape)} ({type(error).__name__}: {reason[0]}); "
+            "where it is about sizes, sample weights before the plate over the rows, and give "
+            "that the size x.shape[0]"
+        ) from error
+    node = _observed(density, trace)
+    _refuse_weights_of_rows(density, trace, node, len(y))
+    if node["log_prob"].shape != y.shape[:1]:
+        raise UserError(
+            f"site '{node['name']}' has a log probability of shape "
+            f"{tuple(node['log_prob'].shape)}, not one a row ({len(y)}): observe it inside of "
+            "pyro.plate('data', x.shape[0]), with .to_event(1) if a row has several values"
+        )
+    return node
 
 
 def _observed(density: LogDensity, trace: poutine.trace_struct.Trace) -> Mapping[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -50,6 +51,21 @@ def test_chunks_equal_the_whole(density, data, draws, scalars, monkeypatch) -> N
         torch.testing.assert_close(one, other)
 
 
+def test_the_likelihood_is_looked_at_a_few_rows_at_a_time(data, monkeypatch) -> None:
+    seen = []
+
+    def watched(x, y=None):
+        seen.append(len(x))
+        return model(x, y)
+
+    density = LogDensity(watched, data.train.x, data.train.y)
+    monkeypatch.setattr(predict_module, "INPUTS_AT_ONCE", 12)
+    seen.clear()
+    assert predict_module.likelihood_kind(density, data.test.x, data.test.y) == "continuous"
+    assert seen[:3] == [4, 4, 2]
+    assert max(seen) < len(data.test.x)
+
+
 def test_the_log_likelihood_is_the_closed_form_on_rows_that_fit(
     density, data, draws, tmp_path, monkeypatch
 ) -> None:
@@ -67,6 +83,33 @@ def test_the_log_likelihood_is_the_closed_form_on_rows_that_fit(
         rows = group["train"].to_numpy().tolist()
         found = torch.tensor(group["y"].to_numpy()[0])
         torch.testing.assert_close(found, exact[:, rows], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("chains", "draws"), [(1000, 1), (64, 4), (3, 500), (2, 7)])
+def test_corrupted_inputs_are_predicted_by_draws_of_all_chains(
+    density, data, tmp_path, monkeypatch, chains, draws
+) -> None:
+    path = tmp_path / "trace.nc"
+    numbers = np.arange(chains * draws, dtype="float32").reshape(chains, draws, 1)
+    posterior = xr.Dataset({"w": (("chain", "draw", "x0"), numbers.repeat(3, 2))})
+    posterior = posterior.assign_coords(chain=range(chains), draw=range(draws))
+    xr.DataTree.from_dict({"posterior": posterior}).to_netcdf(path)
+    seen = []
+
+    def watched(density, values, *others):
+        seen.append(values["w"])
+        return predict_corrupted(density, values, *others)
+
+    monkeypatch.setattr(predicting, "predict_corrupted", watched)
+    several = Data(data.train, data.test, corruptions={"none": lambda x, severity, generator: x})
+    predicting.record_corrupted(path, density, several, "continuous", 0)
+    kept = seen[0][:, 0]
+    assert len(kept) == len(kept.unique()) == min(200, chains * draws)
+    counts = (kept // draws).long().bincount(minlength=chains)
+    assert counts.max() - counts[counts > 0].min() <= 1
+    gaps = kept.diff()
+    assert gaps.max() - gaps.min() <= 1
+    assert (kept[0], kept[-1]) == (0, chains * draws - 1)
 
 
 def test_corrupted_predictions_are_the_mixture_over_draws(density, data, draws) -> None:

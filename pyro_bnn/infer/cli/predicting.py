@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
@@ -88,7 +89,7 @@ def record_corrupted(file: Path, density: LogDensity, data: Data, kind: str, see
     Parameters
     ----------
     file : Path
-        The trace; at most 200 of its draws, evenly spaced, are averaged.
+        The trace; at most 200 of its draws, evenly spaced over all chains, are averaged.
     density : LogDensity
         Of the model.
     data : Data
@@ -100,9 +101,13 @@ def record_corrupted(file: Path, density: LogDensity, data: Data, kind: str, see
     """
     with open_trace(file) as trace:
         posterior = trace["posterior"].to_dataset()
-        step = max(1, posterior.sizes["chain"] * posterior.sizes["draw"] // CORRUPTED_DRAWS)
-        values = site_values(posterior.isel(draw=slice(None, None, step)).load(), density)
-    values = {name: tensor[:CORRUPTED_DRAWS] for name, tensor in values.items()}
+        count = posterior.sizes["chain"] * posterior.sizes["draw"]
+        kept = np.linspace(0, count - 1, min(count, CORRUPTED_DRAWS)).round().astype(int)
+        chain, draw = np.divmod(kept, posterior.sizes["draw"])
+        some = posterior.drop_vars("chain", errors="ignore").isel(
+            chain=("draw", chain), draw=("draw", draw)
+        )
+        values = site_values(some.expand_dims("chain").load(), density)
     found = {
         name: predict_corrupted(density, values, data.test.x, data.test.y, corruption, seed)
         for name, corruption in data.corruptions.items()
