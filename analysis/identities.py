@@ -160,7 +160,7 @@ def main() -> None:
     """Run the methods and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="models/digits_mlp.py", help="model script")
-    parser.add_argument("--quick", action="store_true", help="minutes, not to be quoted")
+    parser.add_argument("--quick", action="store_true", help="too short for samplers to converge")
     parser.add_argument("--methods", nargs="*", choices=METHODS, default=list(METHODS))
     options = parser.parse_args()
     script = ModelScript.load(Path(options.model))

@@ -1,11 +1,11 @@
-"""The whole quotient of the default run's trace, against sampling it.
+"""The whole quotient of a trace of HMC on the digits, against sampling it.
 
 Run: python benchmarks/symmetry_quotient.py [--threads N] [--draws D] [--warmup W]
 
-Samples `models/digits_mlp.py` by the default recipe, writes the posterior to a file as a run
-does, and divides it by the symmetry group: min-mass, signs and order of every draw, the canonical
-draws and the group elements written beside it, the function checked on a sample. The other
-orders are timed on the same file.
+Samples `models/digits_mlp.py` by `inference/hmc.toml`, eagerly, writes the posterior to a file as
+a run does, and divides it by the symmetry group: min-mass, signs and order of every draw, the
+canonical draws and the group elements written beside it, the function checked on a sample. The
+other orders are timed on the same file.
 """
 
 from __future__ import annotations
