@@ -32,7 +32,7 @@ def assemble(analysis: Analysis, weights: dict[str, Value], read: Computation) -
     }
     used = _order_of_use(weights, read)
     bases = _bases(analysis, names)
-    blocks = {site: list(analysis.blocks(value)) for site, value in weights.items()}
+    blocks = {site: list(analysis.blocks(weights[site])) for site in used}
     families = [
         *_families("scale", analysis.scale, weights, blocks, names, bases),
         *_families("sign", analysis.sign, weights, blocks, names, bases),
@@ -217,11 +217,14 @@ def _families(
     names: dict[Leaf, str],
     bases: dict[Leaf, Leaf],
 ) -> list[Family]:
-    """Collect what each free exponent moves, and keep an independent set."""
+    """Collect what each free exponent moves, and keep an independent set.
+
+    Families, and the blocks that each moves, come in order of computation.
+    """
     terms: dict[Hashable, list[tuple[int, Term]]] = {}
-    for site, value in weights.items():
-        counts = [len(tree.alternatives(axis)) for axis in value.axes]
-        for number, block in enumerate(blocks[site]):
+    for site, listed in blocks.items():
+        counts = [len(tree.alternatives(axis)) for axis in weights[site].axes]
+        for number, block in enumerate(listed):
             place = tuple(int(k) for k in np.unravel_index(number, counts)) if counts else ()
             variables: list[tuple[int, int, Hashable]] = [(-1, -1, block.overall)]
             for axis, alternative in enumerate(block.axes):
@@ -249,7 +252,8 @@ def _families(
             label = f"{label} ({numbers[label]})"
         size = leaf.size * (bases[leaf].size if leaf in bases else 1) if leaf is not None else 1
         families.append(Family(label, kind, space, size, tuple(term for _, term in moved)))
-    return families
+    place = {name: k for k, name in enumerate(names.values())}
+    return sorted(families, key=lambda family: place.get(family.space, len(place)))
 
 
 def _leaf_of(free: Hashable) -> Leaf | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -85,7 +85,8 @@ def min_mass(
 def unit_norm(group: SymmetryGroup, params: Mapping[str, Tensor]) -> Scaled:
     """Scale every unit to incoming weights of norm one, front to back.
 
-    Units without incoming weights keep their scale.
+    Weights that lead back, along a residual stream or from one step to the next, do not count:
+    they wait for units behind. Units without incoming weights keep their scale.
     """
     names = list(group.kind("scale"))
     batch = next(iter(params.values())).shape[0]
@@ -95,8 +96,8 @@ def unit_norm(group: SymmetryGroup, params: Mapping[str, Tensor]) -> Scaled:
         return replace(none, element=by_statistics(group, params, none.element, all_edges))
     scales = [edges[0].mass.new_zeros(batch, group.families[name].size) for name in names]
     empty = torch.zeros(batch)
-    for node in range(len(names)):
-        masses = node_masses(edges, scales, node)
+    for node, inputs in _front_to_back(edges, len(names)):
+        masses = node_masses(inputs, scales, node)
         inward = {e: m for e, m in masses.items() if e > 0}
         for exponent, mass in list(inward.items())[:1]:
             total = mass + sum(m for e, m in inward.items() if e != exponent)
@@ -105,6 +106,26 @@ def unit_norm(group: SymmetryGroup, params: Mapping[str, Tensor]) -> Scaled:
     element = GroupElement(group, {}, dict(zip(names, scales, strict=True)), {}, batch)
     element = by_statistics(group, params, element, all_edges)
     return Scaled(element, torch.zeros(batch), empty)
+
+
+def _front_to_back(edges: Sequence[Edge], count: int) -> Iterator[tuple[int, list[Edge]]]:
+    """Run through the nodes behind those that lead into them, where nothing leads back.
+
+    Each comes with the edges to the ground and to nodes before it.
+    """
+    sources: list[set[int]] = [set() for _ in range(count)]
+    for edge in edges:
+        for node, exponent in zip(edge.nodes, edge.exponents, strict=True):
+            if exponent > 0:
+                sources[node] |= set(edge.nodes) - {node}
+    before: set[int] = set()
+    waiting = list(range(count))
+    while waiting:
+        node = next((n for n in waiting if sources[n] <= before), waiting[0])
+        waiting.remove(node)
+        inputs = [e for e in edges if e.nodes.count(node) == 1 and {*e.nodes} <= {*before, node}]
+        before.add(node)
+        yield node, inputs
 
 
 def all_edges(group: SymmetryGroup, params: Mapping[str, Tensor]) -> list[Edge]:

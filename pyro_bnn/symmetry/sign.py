@@ -22,8 +22,9 @@ def positive(
     """Flip units so that their incoming weight of largest modulus is positive.
 
     Families are settled in order of computation; each is judged in the first site on which it
-    acts while all other families there are settled. Families that never act alone are settled
-    together. The modulus is blind to order and to signs, so the rule commutes with permutations.
+    acts while all other families there are settled, and units without weights there in the next
+    one. Families that never act alone are settled together. The modulus is blind to order and to
+    signs, so the rule commutes with permutations.
 
     Parameters
     ----------
@@ -47,21 +48,31 @@ def positive(
             signs = entangled_signs(group, params, list(open_families))
             open_families.clear()
         else:
-            name, term = found
-            signs = {name: largest_sign(group, params, open_families.pop(name), term)}
+            name, terms = found
+            signs = {name: largest_sign(group, params, open_families.pop(name), terms)}
         params = GroupElement(group, {}, {}, signs, batch).apply(params)
         total |= signs
     return params, GroupElement(group, {}, {}, total, batch)
 
 
 def largest_sign(
-    group: SymmetryGroup, params: Mapping[str, Tensor], family: Family, term: Term
+    group: SymmetryGroup, params: Mapping[str, Tensor], family: Family, terms: Sequence[Term]
 ) -> Tensor:
     """Return the sign of the entry of largest modulus of each unit, ``(batch, size)``.
 
-    Of entries that are equal but for rounding the first counts: a mean of zero over two classes
-    makes pairs of them.
+    The first term counts where a unit is not zero. Of entries that are equal but for rounding the
+    first counts: a mean of zero over two classes makes pairs of them.
     """
+    result = _sign_in(group, params, terms[0])
+    for term in terms[1:]:
+        if bool((result != 0).all()):
+            break
+        result = torch.where(result == 0, _sign_in(group, params, term), result)
+    return torch.where(result < 0, -1, 1).reshape(-1, family.size)
+
+
+def _sign_in(group: SymmetryGroup, params: Mapping[str, Tensor], term: Term) -> Tensor:
+    """Return the sign of the largest entry of each unit in one block, zero where all are zero."""
     if term.axis < 0:
         table = entries(group, params[term.site], term.site, term.block)
     else:
@@ -69,8 +80,7 @@ def largest_sign(
         table = rows(group, params, where)
     modulus = table.abs()
     near = modulus >= (1 - TIE) * modulus.amax(-1, keepdim=True)
-    entry = table.gather(-1, near.int().argmax(-1, keepdim=True))[..., 0]
-    return torch.where(entry < 0, -1, 1).reshape(-1, family.size)
+    return table.gather(-1, near.int().argmax(-1, keepdim=True))[..., 0].sign()
 
 
 def entangled_signs(
@@ -90,7 +100,7 @@ def entangled_signs(
     sizes = [group.families[name].size for name in names]
     sites = [s for s in group.shapes if any(n in names for n, _ in site_terms(group, s))]
     masks = _characters(group, names, sites)
-    tables = [params[site].flatten(1) for site in sites]
+    tables = [params[site].reshape(len(params[site]), -1) for site in sites]
     values = torch.cat(tables, dim=1)
     starts = [sum(t.shape[1] for t in tables[:k]) for k in range(len(tables))]
     orders = torch.cat([_falling(t.abs()) + n for t, n in zip(tables, starts, strict=True)], dim=1)
@@ -127,7 +137,8 @@ def _characters(group: SymmetryGroup, names: Sequence[str], sites: Sequence[str]
         size = group.families[name].size
         signs = torch.ones(size, size, dtype=torch.int64) - 2 * torch.eye(size, dtype=torch.int64)
         moved = GroupElement(group, {}, {}, {name: signs}, size).apply(ones)
-        flipped = torch.cat([moved[site].flatten(1).expand(size, -1) for site in sites], dim=1) < 0
+        rows = [moved[site].reshape(len(moved[site]), -1).expand(size, -1) for site in sites]
+        flipped = torch.cat(rows, dim=1) < 0
         for unit, weight in flipped.nonzero().tolist():
             masks[weight] |= 1 << (bit + unit)
         bit += size
@@ -153,10 +164,11 @@ def _eliminate(
     return basis
 
 
-def _next(group: SymmetryGroup, families: Mapping[str, Family]) -> tuple[str, Term] | None:
-    """Return a family that acts alone on some block, and the block; None if there is none."""
+def _next(group: SymmetryGroup, families: Mapping[str, Family]) -> tuple[str, list[Term]] | None:
+    """Return a family that acts alone on some blocks, and the blocks; None if there is none."""
     blind = _blind(group)
     for name, family in families.items():
+        alone = []
         for term in family.terms:
             if (term.site, term.block) in blind:
                 continue
@@ -166,7 +178,9 @@ def _next(group: SymmetryGroup, families: Mapping[str, Family]) -> tuple[str, Te
                 if other in families and there.block == term.block
             ]
             if acting == [name]:
-                return name, term
+                alone.append(term)
+        if alone:
+            return name, alone
     return None
 
 

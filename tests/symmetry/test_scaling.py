@@ -152,6 +152,73 @@ def test_unit_norm_scales_incoming_weights_to_one():
         assert torch.allclose(squares, torch.ones_like(squares))
 
 
+class Stream(nn.Module):
+    """A branch adds to the units that it reads."""
+
+    def __init__(self):
+        super().__init__()
+        self.enter, self.up = nn.Linear(3, 6, bias=False), nn.Linear(6, 4)
+        self.down, self.leave = nn.Linear(4, 6, bias=False), nn.Linear(6, 2)
+
+    def forward(self, x):
+        h = self.enter(x)
+        return self.leave(torch.relu(h + self.down(torch.relu(self.up(torch.relu(h))))))
+
+
+class Steps(nn.Module):
+    """A recurrent layer of rectifiers."""
+
+    def __init__(self):
+        super().__init__()
+        self.cells, self.leave = nn.RNN(3, 6, nonlinearity="relu", bias=False), nn.Linear(6, 2)
+
+    def forward(self, x):
+        return self.leave(self.cells(x)[0][-1])
+
+
+class Groups(nn.Module):
+    """Units within groups, whose space lies over that of the groups before them."""
+
+    def __init__(self):
+        super().__init__()
+        self.enter = nn.Conv2d(3, 2, 1, bias=False)
+        self.up = nn.Conv2d(2, 6, 1, groups=2, bias=False)
+        self.leave = nn.Conv2d(6, 2, 1)
+
+    def forward(self, x):
+        return self.leave(torch.relu(self.up(torch.relu(self.enter(x)))))
+
+
+@pytest.mark.parametrize(
+    ("net", "x", "inputs"),
+    [
+        (Stream(), torch.zeros(4, 3), [["enter.weight"], ["up.weight", "up.bias"]]),
+        (Steps(), torch.zeros(4, 2, 3), [["cells.weight_ih_l0"]]),
+        (Groups(), torch.zeros(2, 3, 4, 4), [["enter.weight"], ["up.weight"]]),
+    ],
+    ids=["stream", "steps", "groups"],
+)
+def test_unit_norm_is_one_point_of_an_orbit_where_units_lead_back(net, x, inputs):
+    group = discover(net, x)
+    theta = draws_of(net, 4)
+    quotient = Quotient(group, scaling="unit-norm")
+    canonical, _ = quotient.canonicalize(theta)
+    for sites in inputs:
+        squares = torch.stack(
+            [
+                canonical[s].square().flatten(2).sum(-1)
+                if canonical[s].ndim > 2
+                else canonical[s].square()
+                for s in sites
+            ]
+        ).sum(0)
+        assert torch.allclose(squares, torch.ones_like(squares))
+    moved = group.sample(torch.Generator().manual_seed(0), 4).apply(theta)
+    again, _ = quotient.canonicalize(moved)
+    for name, value in canonical.items():
+        assert torch.allclose(again[name], value, rtol=1e-8, atol=1e-8)
+
+
 def test_squared_activation_has_exponent_two():
     class Square(nn.Module):
         def __init__(self):
