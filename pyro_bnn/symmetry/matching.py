@@ -105,8 +105,9 @@ class Matcher:
     def _learnt(self, params: Mapping[str, Tensor], finite: Tensor) -> dict[str, Tensor]:
         """Return what to match to, as weights or as activations."""
         if not isinstance(self.reference, str):
-            given = {site: self.reference[site][None] for site in self.group.shapes}
-            return {name: value[0] for name, value in self._features(given).items()}
+            given = {site: self.reference[site].cpu()[None] for site in self.group.shapes}
+            seen = self._features(sheared(self.whole, given))
+            return {name: value[0] for name, value in seen.items()}
         each = self.activations.entries if self.activations is not None else 1
         count = 1 if self.reference == "first" else max(REFERENCE_ENTRIES // each, 2)
         draws = finite.nonzero().flatten()[: min(count, REFERENCE_DRAWS)]

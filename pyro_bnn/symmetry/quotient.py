@@ -117,7 +117,8 @@ class Quotient:
     Raises
     ------
     UserError
-        If an option is not one of these.
+        If an option is not one of these, or the precision or the reference does not fit the
+        sites of the network.
 
     Examples
     --------
@@ -155,9 +156,15 @@ class Quotient:
         self.rule = rule
         self.precision = dict(precision or {})
         self.biases = biases
+        unknown = [site for site in self.precision if site not in group.shapes]
+        if unknown:
+            raise UserError(f"precision names {unknown[0]!r}, which is no site of the network")
         if isinstance(reference, str):
             _one_of("reference", reference, get_args(Reference))
-        self.reference = reference if isinstance(reference, str) else dict(reference)
+            self.reference: Mapping[str, Tensor] | Reference = reference
+        else:
+            _require_reference(group, reference)
+            self.reference = dict(reference)
         self.activations = activations
         self._matcher = self._new_matcher()
 
@@ -228,6 +235,7 @@ class Quotient:
             return Canonical(dict(params), element, nan, none, none, none + torch.inf, none)
         working = {
             site: params[site]
+            .cpu()
             .double()
             .masked_fill(nan.reshape(-1, *[1] * (params[site].ndim - 1)), 0.0)
             for site in self.group.shapes
@@ -339,12 +347,23 @@ class Quotient:
     def _not_finite(self, params: Mapping[str, Tensor]) -> Tensor:
         sites = [params[site] for site in self.group.shapes]
         bad = [~torch.isfinite(t[..., None]).flatten(1).all(-1) for t in sites]
-        return torch.stack(bad).any(0) if bad else torch.zeros(0, dtype=torch.bool)
+        return torch.stack(bad).any(0).cpu() if bad else torch.zeros(0, dtype=torch.bool)
 
 
 def _one_of(name: str, value: str | None, allowed: tuple[str, ...]) -> None:
     if value is not None and value not in allowed:
         raise UserError(f"{name} {value!r} is not one of {', '.join(map(repr, allowed))}")
+
+
+def _require_reference(group: SymmetryGroup, reference: Mapping[str, Tensor]) -> None:
+    for site, shape in group.shapes.items():
+        if site not in reference:
+            raise UserError(f"the reference lacks site {site!r}, which the network has")
+        if tuple(reference[site].shape) != shape:
+            raise UserError(
+                f"site {site!r} has shape {tuple(reference[site].shape)} in the reference and "
+                f"{shape} in the network: give one set of weights, without a draw axis"
+            )
 
 
 def _spare(element: GroupElement, nan: Tensor) -> GroupElement:

@@ -141,6 +141,27 @@ def test_convolutions_in_groups_are_matched_by_what_they_compute():
     assert all(torch.allclose(a[s], b[s], rtol=1e-8, atol=1e-8) for s in theta)
 
 
+@pytest.mark.parametrize("method", ["align", "activation-matching"])
+def test_a_given_draw_is_a_reference_as_one_that_is_learnt(method):
+    """Also where biases take up what the flips of a sigmoid leave over."""
+    net = nn.Sequential(
+        nn.Linear(6, 10), nn.Sigmoid(), nn.Linear(10, 8), nn.Sigmoid(), nn.Linear(8, 3)
+    )
+    group = discover(net, X)
+    theta = around(group, 30, 0.5)
+    g = group.sample(torch.Generator().manual_seed(0), 30)
+    seen = activations(group, net, X) if method == "activation-matching" else None
+    draws, _ = Quotient(group).canonicalize(g.apply(theta))
+    given = {site: value[0] for site, value in draws.items()}
+    a, b = (
+        Quotient(group, permutation=method, reference=reference, activations=seen).reduce(draws)
+        for reference in ("first", given)
+    )
+    assert torch.allclose(a.margin, b.margin)
+    for site, value in a.params.items():
+        assert torch.allclose(value, b.params[site], rtol=1e-8, atol=1e-8)
+
+
 def test_what_a_method_needs_is_named():
     group = GROUPS["tanh"]
     theta = around(group, 2, 0.1)

@@ -249,7 +249,48 @@ def test_absent_running_statistics_are_named():
         quotient.canonicalize({s: v for s, v in theta.items() if s != "0.bias"})
 
 
+class Backwards(nn.Module):
+    """Layers that are registered from the last to the first."""
+
+    def __init__(self):
+        super().__init__()
+        self.last, self.middle, self.first = nn.Linear(5, 2), nn.Linear(7, 5), nn.Linear(3, 7)
+
+    def forward(self, x):
+        return self.last(torch.tanh(self.middle(torch.tanh(self.first(x)))))
+
+
+def test_the_largest_incoming_weight_is_positive_whatever_the_order_of_registration():
+    net = Backwards()
+    canonical, _ = Quotient(discover(net, torch.zeros(3, 3))).canonicalize(draws_of(net))
+    for layer in ("first", "middle"):
+        weight = canonical[f"{layer}.weight"]
+        assert (weight.amax(-1) >= -weight.amin(-1)).all()
+
+
+def test_units_without_incoming_weights_are_flipped_by_their_bias():
+    net = nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, 2))
+    theta = draws_of(net)
+    theta["0.weight"][:, 2:4] = 0.0
+    group = discover(net, torch.zeros(3, 3))
+    g = group.sample(torch.Generator().manual_seed(0), batch=DRAWS)
+    quotient = Quotient(group)
+    canonical, _ = quotient.canonicalize(theta)
+    assert close(canonical, quotient.canonicalize(g.apply(theta))[0], 0.0)
+    without = (canonical["0.weight"] == 0).all(-1)
+    assert int(without.sum()) == 2 * DRAWS
+    assert (canonical["0.bias"][without] > 0).all()
+
+
 def test_options_are_checked():
-    group = discover(relu_net(), torch.zeros(3, 4))
+    net = relu_net()
+    group = discover(net, torch.zeros(3, 4))
     with pytest.raises(UserError, match="permutation"):
         Quotient(group, permutation="shuffle")
+    with pytest.raises(UserError, match=r"precision names '0\.wieght'"):
+        Quotient(group, precision={"0.wieght": 4.0})
+    draws = draws_of(net)
+    with pytest.raises(UserError, match=r"reference lacks site '0\.bias'"):
+        Quotient(group, permutation="align", reference={"0.weight": draws["0.weight"][0]})
+    with pytest.raises(UserError, match="without a draw axis"):
+        Quotient(group, permutation="align", reference={s: v[:1] for s, v in draws.items()})
