@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -207,17 +208,25 @@ def relative_change(before: Tensor, after: Tensor) -> float:
 def function_error(quotient: Quotient, posterior: xr.Dataset, source: Any) -> float:
     """Return the largest relative change of the network's output over a sample of draws.
 
+    They are spread over all chains: some of these may have died. NaN if none is finite.
+
     Raises
     ------
     UserError
         If the canonical draws are not the same function: the group is not that of `source`.
     """
     read = computation(source)
-    last = posterior.sizes["draw"] - 1
+    chains, draws = posterior.sizes["chain"], posterior.sizes["draw"]
+    last = chains * draws - 1
     chosen = sorted({round(k * last / (CHECKED_DRAWS - 1)) for k in range(CHECKED_DRAWS)})
-    draws = tensors(posterior.isel(chain=slice(0, 1), draw=chosen).compute(), quotient.group)
-    wide = {site: value.double() for site, value in draws.items()}
+    found = [
+        tensors(posterior.isel(chain=[k // draws], draw=[k % draws]).compute(), quotient.group)
+        for k in chosen
+    ]
+    wide = {site: torch.cat([one[site] for one in found]).double() for site in found[0]}
     result = quotient.reduce(wide)
+    if bool(result.nan.all()):
+        return math.nan
     worst = 0.0
     for k in (~result.nan).nonzero().flatten().tolist():
         before = read({site: value[k] for site, value in wide.items()})

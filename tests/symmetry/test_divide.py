@@ -128,6 +128,28 @@ def test_prior_draws_see_few_rows_where_there_are_many(group):
     assert seen == [64] * 3
 
 
+def test_outputs_are_compared_where_the_first_chain_has_died(trace, group, density):
+    def bent(x, y):
+        w = pyro.sample("w", dist.Normal(0.0, 1.0).expand([3, 7]).to_event(2))
+        b = pyro.sample("b", dist.Normal(0.0, 1.0).expand([7]).to_event(1))
+        v = pyro.sample("v", dist.Normal(0.0, 1.0).expand([7]).to_event(1))
+        noise = pyro.sample("noise", dist.LogNormal(0.0, 1.0))
+        with pyro.plate("data", len(x)):
+            hidden = torch.nn.functional.silu(x @ w + b)
+            pyro.sample("y", dist.Normal(hidden @ v, noise), obs=y)
+
+    draws = trace["posterior"].to_dataset()
+    died, all_died = (
+        xr.DataTree.from_dict({"posterior": draws.where(draws.chain > last)}) for last in (0, 1)
+    )
+    found = Quotient(group).apply(died, source=density)
+    assert 0 <= found["symmetry"].attrs["function_error"] < 1e-8
+    with pytest.raises(UserError, match="another network"):
+        Quotient(group).apply(died, source=LogDensity(bent, X, Y))
+    found = Quotient(group).apply(all_died, source=density)
+    assert np.isnan(found["symmetry"].attrs["function_error"])
+
+
 def test_attributes_count_what_was_done(trace, group, density):
     found = Quotient(group).apply(trace, source=density)["symmetry"]
     counted = found.attrs
