@@ -13,14 +13,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from pyro.nn import PyroModule
-from torch import Tensor, nn
+from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from pyro_bnn.errors import UserError
 from pyro_bnn.symmetry import action
 from pyro_bnn.symmetry.assembly import layout_of
-from pyro_bnn.symmetry.computation import computation, from_module
+from pyro_bnn.symmetry.computation import computation, from_module, is_network
 from pyro_bnn.symmetry.discovery import interpret
 from pyro_bnn.symmetry.group import SymmetryGroup, Term
 from pyro_bnn.symmetry.overlap import sign_families
@@ -114,8 +113,8 @@ def activations(group: SymmetryGroup, source: Any, *args: Any, **kwargs: Any) ->
     >>> seen = activations(group, net, x)
     >>> quotient = Quotient(group, permutation="activation-matching", activations=seen)
     """
-    if isinstance(source, nn.Module) and not isinstance(source, PyroModule):
-        read = from_module(source, *args, noise=False)
+    if is_network(source):
+        read = from_module(source, args, kwargs, noise=False)
     else:
         read = computation(source, *args, **kwargs)
     missing = [name for name in read.weights if name not in group.shapes]

@@ -175,6 +175,8 @@ def _names(analysis: Analysis, weights: dict[str, Value]) -> dict[Leaf, str]:
     for leaf in order:
         pinned = "x" if leaf in inputs else "y" if leaf in met else "p"
         letter = pinned if leaf.pinned else "h"
+        while f"{letter}{counts[letter]}" in weights:
+            counts[letter] += 1  # xarray has no dimension that bears the name of a variable
         names[leaf] = f"{letter}{counts[letter]}"
         counts[letter] += 1
     return names

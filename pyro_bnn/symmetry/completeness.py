@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from pyro_bnn.errors import UserError
 from pyro_bnn.symmetry import translation
-from pyro_bnn.symmetry.computation import Computation, computation
+from pyro_bnn.symmetry.computation import Computation, computation, is_network
 from pyro_bnn.symmetry.element import GroupElement
 from pyro_bnn.symmetry.many_outputs import with_outputs
 
@@ -94,7 +94,7 @@ def completeness(
     >>> found.deficit, found.explained
     (5, 5)
     """
-    if isinstance(source, nn.Module):
+    if is_network(source):
         read = computation(source, *args)
     else:
         read = with_outputs(source, args, _count(group))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.distributions import biject_to, constraints
 from torch.func import vmap
 from torch.fx import GraphModule, Node
+from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
 from pyro_bnn.errors import UserError
@@ -64,7 +65,7 @@ class Computation:
     Attributes
     ----------
     graph : GraphModule
-        ATen graph in float64; one placeholder a weight.
+        ATen graph in float64, on the CPU; one placeholder a weight.
     weights : dict of str to Weight
         In order of the placeholders.
     log_prior : callable, optional
@@ -83,7 +84,11 @@ class Computation:
         return torch.cat([tensor.reshape(-1).double() for tensor in tensors])
 
     def live(self) -> set[Node]:
-        """Return the nodes that the output depends on."""
+        """Return the nodes that the output depends on, through memory that is written too."""
+        writes: dict[Node, list[Node]] = {}
+        for node in self.graph.graph.nodes:
+            if is_write(node):
+                writes.setdefault(memory_of(node), []).append(node)
         reached: set[Node] = set()
         waiting = [node for node in self.graph.graph.nodes if node.op == "output"]
         while waiting:
@@ -91,6 +96,7 @@ class Computation:
             if node not in reached:
                 reached.add(node)
                 waiting.extend(node.all_input_nodes)
+                waiting.extend(writes.get(memory_of(node), []))
         return reached
 
     def placeholders(self) -> dict[str, Node]:
@@ -129,12 +135,29 @@ class Computation:
         return point
 
 
+def is_write(node: Node) -> bool:
+    """Whether a node writes into the memory of its first argument."""
+    schema: Any = getattr(node.target, "_schema", None)
+    alias = schema.arguments[0].alias_info if schema is not None and schema.arguments else None
+    return alias is not None and bool(alias.is_write)
+
+
+def memory_of(node: Node) -> Node:
+    """Follow views, and writes, back to the node in whose memory the result of a node lies."""
+    while node.op == "call_function" and node.args and isinstance(node.args[0], Node):
+        schema: Any = getattr(node.target, "_schema", None)
+        if schema is None or all(result.alias_info is None for result in schema.returns):
+            break
+        node = node.args[0]
+    return node
+
+
 def from_density(density: Any) -> Computation:
     """Read the log likelihood of a model."""
     graph: GraphModule = copy.deepcopy(density.likelihood_graph())
     names = graph.meta.get("sites", tuple(density.sites))
     log_prior = _log_prior(density) if hasattr(density, "log_prior") else None
-    return Computation(to_float64(graph), weights_of(density, names), log_prior)
+    return Computation(to_host(graph), weights_of(density, names), log_prior)
 
 
 def weights_of(density: Any, names: Sequence[str]) -> dict[str, Weight]:
@@ -152,7 +175,7 @@ def weights_of(density: Any, names: Sequence[str]) -> dict[str, Weight]:
 
 
 def prior_graph(density: Any) -> GraphModule:
-    """Trace the log prior of each site in its own space, ``(site,)``, in float64.
+    """Trace the log prior of each site in its own space, ``(site,)``, in float64, on the CPU.
 
     The network that the model calls is dead code there: nothing of it is evaluated.
     """
@@ -164,7 +187,7 @@ def prior_graph(density: Any) -> GraphModule:
         return torch.stack([trace.nodes[name]["log_prob_sum"] for name in names])
 
     somewhere = density.example_values()
-    return to_float64(trace_graph(log_prior, *(somewhere[name] for name in names)))
+    return to_host(trace_graph(log_prior, *(somewhere[name] for name in names)))
 
 
 def _log_prior(density: Any) -> Callable[[Mapping[str, Tensor]], Tensor]:
@@ -187,12 +210,14 @@ def _log_prior(density: Any) -> Callable[[Mapping[str, Tensor]], Tensor]:
     return log_prior
 
 
-def _unreadable(module: nn.Module, inputs: Sequence[Any]) -> UserError:
+def _unreadable(
+    module: nn.Module, inputs: Sequence[Any], named_inputs: Mapping[str, Any]
+) -> UserError:
     """Say why a module has no graph: it does not take the example, or it branches on values."""
     name = type(module).__name__
     try:
         with torch.no_grad():
-            module(*inputs)
+            module(*inputs, **named_inputs)
     except Exception as error:
         reason = (str(error).strip().splitlines() or [""])[0].rstrip(".")
         return UserError(
@@ -206,33 +231,40 @@ def _unreadable(module: nn.Module, inputs: Sequence[Any]) -> UserError:
     )
 
 
-def from_module(module: nn.Module, *args: Any, noise: bool = True) -> Computation:
+def from_module(
+    module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], *, noise: bool = True
+) -> Computation:
     """Read a module in evaluation mode, at noise of the shape of the example or at the example.
 
     The running statistics of batch norm count as weights: the group acts on them too.
     """
-    module = copy.deepcopy(module).eval()
+    if noise:
+        _refuse_uniform_numbers(module, (args, kwargs))
+    module = _copied(module).eval()
     state: dict[str, Tensor] = dict(module.named_parameters())
     parameters = set(state)
     state |= {k: b for k, b in module.named_buffers() if b.is_floating_point()}
     names = list(state)
-    inputs = pytree.tree_map(_generic, args) if noise else args
+    inputs, named_inputs = tuple(args), dict(kwargs)
+    if noise:
+        inputs, named_inputs = pytree.tree_map(_generic, (inputs, named_inputs))
 
     def function(*values: Tensor) -> Any:
-        return torch.func.functional_call(module, dict(zip(names, values, strict=True)), inputs)
+        weights = dict(zip(names, values, strict=True))
+        return torch.func.functional_call(module, weights, inputs, named_inputs)
 
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         graph = trace_graph(function, *(t.detach() for t in state.values()), pre_dispatch=True)
     except Exception as error:
-        raise _unreadable(module, inputs) from error
+        raise _unreadable(module, inputs, named_inputs) from error
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
     weights: dict[str, Weight] = {}
     placeholders = [node for node in graph.graph.nodes if node.op == "placeholder"]
     for name, node in zip(names, placeholders, strict=True):
-        tensor = state[name].detach()
+        tensor = state[name].detach().cpu()
         roles = {
             user.args.index(node)
             for user in node.users
@@ -251,15 +283,20 @@ def from_module(module: nn.Module, *args: Any, noise: bool = True) -> Computatio
             node.replace_all_uses_with(constant)
             graph.graph.erase_node(node)
     constant_fold(graph)
-    return Computation(to_float64(graph), weights)
+    return Computation(to_host(graph), weights)
+
+
+def is_network(source: Any) -> bool:
+    """Whether an object is a network, and not a model."""
+    return isinstance(source, nn.Module) and not isinstance(source, PyroModule)
 
 
 def computation(source: Any, *args: Any, **kwargs: Any) -> Computation:
     """Read a log density, a module with an example input, or a Pyro model with its data."""
     if hasattr(source, "likelihood_graph") and hasattr(source, "sites"):
         return from_density(source)
-    if isinstance(source, nn.Module) and not isinstance(source, PyroModule):
-        return from_module(source, *args)
+    if is_network(source):
+        return from_module(source, args, kwargs)
     if callable(source):
         return from_density(LogDensity(source, *args, **kwargs))
     raise UserError(
@@ -268,25 +305,28 @@ def computation(source: Any, *args: Any, **kwargs: Any) -> Computation:
     )
 
 
-def to_float64(graph: GraphModule) -> GraphModule:
-    """Turn every floating constant and every floating dtype of a graph to float64, in place."""
+def to_host(graph: GraphModule) -> GraphModule:
+    """Take a graph to the CPU and to float64, in place: its constants and what it makes."""
     low = {torch.float16, torch.bfloat16, torch.float32}
 
-    def widen(argument: Any) -> Any:
-        return torch.float64 if argument in low else argument
+    def moved(argument: Any) -> Any:
+        if isinstance(argument, torch.device):
+            return torch.device("cpu")
+        return torch.float64 if isinstance(argument, torch.dtype) and argument in low else argument
 
     for node in graph.graph.nodes:
         if node.op == "get_attr":
             tensor = getattr(graph, str(node.target))
-            if isinstance(tensor, Tensor) and tensor.dtype in low:
-                setattr(graph, str(node.target), tensor.detach().double())
+            if isinstance(tensor, Tensor):
+                dtype = torch.float64 if tensor.dtype in low else tensor.dtype
+                setattr(graph, str(node.target), tensor.detach().to("cpu", dtype))
         elif node.op == "call_function":
-            node.args = pytree.tree_map(
-                lambda a: widen(a) if isinstance(a, torch.dtype) else a, node.args
-            )
-            node.kwargs = {
-                key: widen(a) if isinstance(a, torch.dtype) else a for key, a in node.kwargs.items()
-            }
+            node.args = pytree.tree_map(moved, node.args)
+            node.kwargs = {key: moved(argument) for key, argument in node.kwargs.items()}
+            made = node.meta.get("val")
+            if not node.all_input_nodes and isinstance(made, Tensor) and made.dtype in low:
+                # what is made from nothing has torch's default type, unless another is named
+                node.kwargs = {**node.kwargs, "dtype": torch.float64}
     graph.recompile()
     return graph
 
@@ -297,3 +337,32 @@ def _generic(argument: Any) -> Any:
         generator = torch.Generator().manual_seed(0)
         return torch.randn(argument.shape, generator=generator).to(argument)
     return argument
+
+
+def _copied(module: nn.Module) -> nn.Module:
+    """Copy a network, whose buffers running it may change."""
+    name = type(module).__name__
+    if any(is_lazy(parameter) for parameter in module.parameters()):
+        raise UserError(f"{name} has parameters without a shape: call it once on data, to have one")
+    try:
+        return copy.deepcopy(module)
+    except RuntimeError as error:
+        raise UserError(
+            f"{name} cannot be copied: it has tensors that were computed from parameters, as "
+            "torch.nn.utils.weight_norm makes them; torch.nn.utils.parametrizations has forms of "
+            "the same that can be"
+        ) from error
+
+
+def _refuse_uniform_numbers(module: nn.Module, example: Any) -> None:
+    """Refuse whole numbers that are all alike: such tokens do not show what tells them apart."""
+    tensors = [leaf for leaf in pytree.tree_leaves(example) if isinstance(leaf, Tensor)]
+    numbers = [leaf for leaf in tensors if leaf.numel() > 1 and leaf.dtype != torch.bool]
+    if not numbers or any(leaf.is_floating_point() or leaf.is_complex() for leaf in tensors):
+        return
+    if all(bool((leaf == leaf.flatten()[0]).all()) for leaf in numbers):
+        raise UserError(
+            f"the whole numbers in the example input of {type(module).__name__} are all "
+            f"{int(numbers[0].flatten()[0])}: they are used as they are, and what the network does "
+            "with others does not show; give discover() numbers that differ, as those of data do."
+        )

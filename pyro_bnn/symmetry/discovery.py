@@ -24,7 +24,13 @@ from pyro_bnn.symmetry.assembly import assemble
 from pyro_bnn.symmetry.basis import sparse
 from pyro_bnn.symmetry.certificate import certify
 from pyro_bnn.symmetry.completeness import MOST_WEIGHTS
-from pyro_bnn.symmetry.computation import Computation, computation
+from pyro_bnn.symmetry.computation import (
+    Computation,
+    computation,
+    is_network,
+    is_write,
+    memory_of,
+)
 from pyro_bnn.symmetry.group import SymmetryGroup
 from pyro_bnn.symmetry.half_flips import half_flips
 from pyro_bnn.symmetry.null_directions import with_translations
@@ -49,7 +55,8 @@ def discover(source: Any, *args: Any, **kwargs: Any) -> SymmetryGroup:
     ----------
     source : LogDensity, callable or torch.nn.Module
         A log density; a Pyro model, followed by its data; or a module, followed by an example
-        input (of which only the shape matters).
+        input, of which only the shape matters. Whole numbers, such as tokens, are used as they
+        are: give some that differ.
     *args, **kwargs
         The data of the model, or the example input of the module.
 
@@ -63,8 +70,8 @@ def discover(source: Any, *args: Any, **kwargs: Any) -> SymmetryGroup:
     Raises
     ------
     UserError
-        If the computation depends on values of the weights in its control flow, or the source
-        is none of the three.
+        If the computation depends on values of the weights in its control flow, the example is
+        of whole numbers that are all alike, or the source is none of the three.
 
     Examples
     --------
@@ -80,8 +87,10 @@ def discover(source: Any, *args: Any, **kwargs: Any) -> SymmetryGroup:
     group = replace(assemble(analysis, weights, read), shears=shears)
     group = certify(sparse(with_translations(group, read)), read)
     small = sum(math.prod(shape) for shape in group.shapes.values()) <= MOST_WEIGHTS
-    # a model with keywords is read once more from its density
+    if kwargs and is_network(source):
+        small = False  # rows that come by name are not made more
     if kwargs and small:
+        # a model with keywords is read once more from its density
         source, args = LogDensity(source, *args, **kwargs), ()
     return replace(group, network=(source, *args) if small else ())
 
@@ -182,7 +191,10 @@ class _Reader(Interpreter):
             kwargs=kwargs,
             shapes=tuple(tuple(tensor.shape) for tensor in tensors),
         )
-        return with_stacks(self.analysis, call, lambda c: self._apply(c, result), fate(node))
+        value = with_stacks(self.analysis, call, lambda c: self._apply(c, result), fate(node))
+        if is_write(node):
+            self._fill(node)
+        return value
 
     def _apply(self, call: Call, result: Any) -> Any:
         rule = RULES.get(call.name)
@@ -192,3 +204,10 @@ class _Reader(Interpreter):
         self.analysis.unknown(call.name, list(call.tensors()))
         unread = [self.analysis.opaque(shape) for shape in call.shapes]
         return unread if isinstance(result, (list, tuple)) else unread[0]
+
+    def _fill(self, write: Node) -> None:
+        """Forget the constant into whose memory something was written that depends on weights."""
+        memory = memory_of(write)
+        held = self.known.get(memory)
+        if isinstance(held, Tensor):
+            self.known[memory] = self.analysis.opaque(held.shape)

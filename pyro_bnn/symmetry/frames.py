@@ -64,7 +64,7 @@ def multiply(element: GroupElement, site: str, value: Tensor) -> Tensor:
         for term in group.frames[name].terms:
             if term.site == site:
                 own = matrix if term.exponent > 0 else torch.linalg.inv(matrix).mT
-                value = _multiply_block(group, term, value, own.to(value.dtype))
+                value = _multiply_block(group, term, value, own.to(value))
     return value
 
 

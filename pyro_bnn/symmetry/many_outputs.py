@@ -6,13 +6,19 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from pyro_bnn.errors import UserError
 from pyro_bnn.graph import trace_graph
 from pyro_bnn.logdensity import LogDensity
-from pyro_bnn.symmetry.computation import Computation, computation, to_float64, weights_of
+from pyro_bnn.symmetry.computation import (
+    Computation,
+    computation,
+    is_network,
+    to_host,
+    weights_of,
+)
 
 SPARE = 8
 OUTPUTS_PER_WEIGHT = (8, 4, 2, 1)
@@ -37,7 +43,7 @@ def with_outputs(source: Any, args: tuple[Any, ...], count: int) -> Computation:
     UserError
         If the inputs would take too much memory.
     """
-    if isinstance(source, nn.Module):
+    if is_network(source):
         outputs = len(_at_zero(computation(source, *args)))
         numbers = sum(leaf.numel() for leaf in pytree.tree_leaves(args) if isinstance(leaf, Tensor))
         factor = math.ceil(_enough(count, numbers / max(outputs, 1)) / max(outputs, 1))
@@ -92,7 +98,7 @@ def _observations(density: LogDensity, count: int) -> Computation:
 
     example = list(density.example_values().values())
     graph = trace_graph(log_probabilities, *example, pre_dispatch=True)
-    return Computation(to_float64(graph), weights_of(density, names))
+    return Computation(to_host(graph), weights_of(density, names))
 
 
 def _noise(like: Tensor, rows: int, generator: torch.Generator) -> Tensor:

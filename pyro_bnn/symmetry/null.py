@@ -100,7 +100,7 @@ def prior_draws(
             # Weights do not depend on the rows: a few are enough where there are many.
             trace = poutine.trace(model).get_trace(*density.some.args, **density.some.kwargs)
             for site, values in draws.items():
-                values.append(trace.nodes[site]["value"])
+                values.append(trace.nodes[site]["value"].cpu())
     return {site: torch.stack(values) for site, values in draws.items()}
 
 
@@ -109,7 +109,8 @@ def _likeness(group: SymmetryGroup, params: Mapping[str, Tensor]) -> Likeness:
     half = next(iter(ordered.values())).shape[0] // 2
     reference = barycentre(group, {site: v[:half] for site, v in ordered.items()})
     found = align(group, {site: v[half:] for site, v in ordered.items()}, reference)
-    flat = torch.cat([found.params[site].double().flatten(1) for site in group.shapes], 1)
+    count = len(found.overlap)
+    flat = torch.cat([found.params[s].double().reshape(count, -1) for s in group.shapes], 1)
     target = torch.cat([reference[site].double().flatten() for site in group.shapes])
     cosine = torch.nn.functional.cosine_similarity(flat, target[None], dim=1).mean()
     common = flat.mean(0).square().sum() / flat.square().sum(-1).mean()

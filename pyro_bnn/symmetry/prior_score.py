@@ -51,11 +51,12 @@ class PriorScore:
 
     def __call__(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the score of every site, ``(batch, *shape)`` in float64."""
-        points = [values[name].to(self._density.device).double() for name in self._names]
+        points = [values[name].cpu().double() for name in self._names]
         temperature = self._density.posterior_temperature
         result = {}
         for name, point, slope in zip(self._names, points, self._gradient(*points), strict=True):
             positive = Weight((), self._density.sites[name].support).kind == "positive"
             jacobian = point.reciprocal() if positive else torch.zeros_like(point)
-            result[name] = (slope + jacobian) / temperature - jacobian
+            score = (slope + jacobian) / temperature - jacobian
+            result[name] = score.to(values[name].device)
         return result

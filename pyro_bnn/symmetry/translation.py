@@ -74,7 +74,8 @@ def spread(group: SymmetryGroup, name: str, values: Tensor) -> Tensor:
 def part(group: SymmetryGroup, name: str, value: Tensor) -> Tensor:
     """Return the share of a translation in a site ``(batch, *shape)``: ``(batch, size)``."""
     moved = group.translations[name]
-    table = value.flatten(1)[:, action.grid(joint_block(group, moved.site, moved.block))]
+    flat = value.reshape(value.shape[0], -1)
+    table = flat[:, action.grid(joint_block(group, moved.site, moved.block))]
     if moved.along >= 0:
         table = table.mean(moved.along + 1)
     return table.reshape(value.shape[0], -1)

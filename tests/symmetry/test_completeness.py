@@ -8,6 +8,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro.nn import PyroModule
 from torch import nn
 
 from pyro_bnn.errors import UserError
@@ -91,6 +92,11 @@ def regression(x, y):
         pyro.sample("y", dist.Normal(loc, 1.0).to_event(1), obs=y)
 
 
+class Regression(PyroModule):
+    def forward(self, x, y):
+        return regression(x, y)
+
+
 def test_the_table_of_a_small_network_has_the_score_whatever_the_example():
     """Six scales of ReLU units, from an example of one row that gives three outputs."""
     group = discover(net(nn.ReLU()), torch.zeros(1, 4))
@@ -115,6 +121,8 @@ def test_a_model_is_measured_by_single_observations():
     found = completeness(by_hand, LogDensity(regression, x, y))
     assert (found.weights, found.deficit, found.explained) == (36, 6, 6)
     assert "completeness 1.00" in str(by_hand)
+    of_module = discover(Regression(), x, y)
+    assert of_module.measure() == found == completeness(of_module, Regression(), x, y)
     assert pickle.loads(pickle.dumps(by_hand)) == by_hand
 
 

@@ -31,6 +31,8 @@ def recurrent(analysis: Analysis, call: Call) -> Result:
     inputs = [picked(analysis, value, time, k) for k in range(steps)]
     per_layer = 4 if biased else 2
     directions = 2 if bidirectional else 1
+    if len(weights) != layers * directions * per_layer:
+        return None  # projections of the state
     finals: list[list[Value]] = [[] for _ in states]
     for layer in range(layers):
         outputs = []
