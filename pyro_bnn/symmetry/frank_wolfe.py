@@ -1,6 +1,8 @@
 """Frank-Wolfe: the overlap maximised over the convex hull of all (signed) permutations.
 
-From the barycentre, which has no labels, so that the result does not depend on those of a draw.
+From the barycentre, which has no labels, so that the result does not depend on those of a draw:
+as long as there is a gradient. Between flipping units, with neither biases nor inputs to go by,
+there is none at first, and the order in which draws come counts; the quotient sorts them before.
 The step along each direction is exact where the overlap is quadratic.
 """
 
