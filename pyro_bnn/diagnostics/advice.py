@@ -12,8 +12,7 @@ from pyro_bnn.diagnostics.diagnosis import Diagnosis
 from pyro_bnn.diagnostics.format import number, percent
 from pyro_bnn.diagnostics.prediction import Prediction
 from pyro_bnn.diagnostics.recipe import recipe_of
-from pyro_bnn.diagnostics.temperature import temperature_scaling
-from pyro_bnn.diagnostics.verdict import ENOUGH, LOOSE, convergence_level
+from pyro_bnn.diagnostics.verdict import ENOUGH, LOOSE, are_apart, convergence_level
 
 __all__ = ["constant_prediction", "next_steps"]
 
@@ -109,7 +108,14 @@ def _sampling(found: Diagnosis) -> list[str]:
             f"{_longer(result.draws, least):,} a chain (--draws): the least effective sample size "
             f"is {number(least)}, and {ENOUGH:.0f} are asked for."
         ]
+    if not are_apart(result):
+        return [
+            f"Find out first why some draws of {result.nonfinite[0]} are not finite: longer chains "
+            "do not mend it. A smaller step size or a tighter prior may, or a likelihood under "
+            "which no observation is impossible."
+        ]
     within = found.finer[main].chainwise if main in found.finer else np.empty(0)
+    within = within[~np.isnan(within)]
     between = float(np.nanmedian(result.rhat))
     if len(within) and float(np.median(within)) <= LOOSE < between:
         return [
@@ -168,8 +174,8 @@ def _calibration(ours: Prediction) -> list[str]:
     if ours.mean is None or ours.y is None or len(ours.y) < _FEWEST_INPUTS:
         return []
     if ours.is_classification:
-        scaling = temperature_scaling(ours.mean, ours.y)
-        if scaling.nll_after > (1 - _GAIN) * scaling.nll_before:
+        scaling = ours.temperature
+        if scaling is None or not scaling.nll_after < (1 - _GAIN) * scaling.nll_before:
             return []
         if scaling.value < 1:
             return [

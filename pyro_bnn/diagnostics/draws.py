@@ -37,6 +37,12 @@ class Draws:
         return Draws(self.chain[places], self.draw[places])
 
 
+def all_draws(chains: int, draws: int) -> Draws:
+    """Return every draw, chain by chain."""
+    chain, draw = np.divmod(np.arange(chains * draws), draws)
+    return Draws(chain, draw)
+
+
 def finite_draws(group: xr.Dataset) -> NDArray[np.bool_]:
     """Say which draws hold no NaN and no infinity.
 
@@ -67,8 +73,8 @@ def effective_draws(group: xr.Dataset, seed: int = 0) -> int:
     """Count the draws that autocorrelation within the chains leaves.
 
     The bulk effective sample size of each chain by itself, summed over chains, for some random
-    scalars; their median. Unlike that of all chains together, it does not fall when the chains
-    disagree: disagreement is for the comparison to find.
+    scalars; their median, without those that are constant. Unlike that of all chains together, it
+    does not fall when the chains disagree: disagreement is for the comparison to find.
 
     Parameters
     ----------
@@ -80,7 +86,7 @@ def effective_draws(group: xr.Dataset, seed: int = 0) -> int:
     Returns
     -------
     int
-        All draws where a chain has fewer than four; two at least.
+        All draws where a chain has fewer than four, one a chain where nothing moves; two at least.
     """
     chains, draws = group.sizes["chain"], group.sizes["draw"]
     if draws < MIN_DRAWS:
@@ -94,9 +100,10 @@ def effective_draws(group: xr.Dataset, seed: int = 0) -> int:
         ess = np.full(len(numbers), np.nan)
         if moving.any():
             ess[moving] = array_stats.ess(numbers[moving], method="bulk")  # type: ignore[no-untyped-call]
-        ess = np.where(np.isnan(ess), 1.0, np.minimum(ess, draws))
-        sums += ess.reshape(len(values), -1).mean(axis=1).tolist()
-    return max(2, int(chains * float(np.median(sums)))) if sums else chains * draws
+        ess = np.where(np.isnan(ess), 1.0, np.minimum(ess, draws)).reshape(len(values), -1)
+        # What never moves, such as the density of a row that is certain, says nothing of the rest.
+        sums += ess.mean(axis=1)[moving.reshape(ess.shape).any(axis=1)].tolist()
+    return max(2, int(chains * float(np.median(sums)))) if sums else max(2, chains)
 
 
 def chosen(array: xr.DataArray, draws: Draws, block_bytes: int) -> Iterator[NDArray[np.floating]]:

@@ -98,7 +98,8 @@ SUMMARY_KEYS: dict[str, str] = {
     "ess.function.per_second": "median bulk ESS in function space a second of warm-up and sampling",
     "ess.function.per_kilogradient": "median bulk ESS in function space a 1,000 chain-gradients",
     "nan": "draws, over all chains, with a NaN or infinite weight",
-    "nan.predictions": "draws, over all chains, with a NaN prediction; the averages leave them out",
+    "nan.predictions": "draws, over all chains, that predict NaN or an infinite mean; the averages"
+    " leave them out",
     "divergences": "divergent transitions after warm-up, over all chains",
     "acceptance": "mean acceptance rate",
     "step_size": "mean step size",

@@ -161,7 +161,9 @@ def uncertainties(prediction: Prediction) -> dict[str, Array]:
         scores["entropy"] = entropy(prediction.mean)
     if prediction.spread is not None:
         name = "mutual_information" if prediction.is_classification else "spread"
-        scores[name] = prediction.spread
+        # Of several values a row, the root of the sum of their variances.
+        rows = prediction.spread.reshape(len(prediction.spread), -1)
+        scores[name] = np.sqrt((rows**2).sum(axis=1)) if rows.shape[1] != 1 else rows[:, 0]
     return scores
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,10 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pyro_bnn.diagnostics import metrics
-from pyro_bnn.diagnostics.blocks import draw_slices
+from pyro_bnn.diagnostics.blocks import BLOCK_BYTES, draw_slices
+from pyro_bnn.diagnostics.draws import all_draws, chosen
 from pyro_bnn.diagnostics.selective import selective_curve
+from pyro_bnn.diagnostics.temperature import Temperature, temperature_scaling
 
 Array = NDArray[np.float64]
 
@@ -37,7 +40,8 @@ class Prediction:
     log_predictive
         Log density of each observation, shape ``(test,)``.
     mean
-        Class probabilities ``(test, class)``, or predictive means ``(test,)`` if continuous.
+        Class probabilities ``(test, class)``, or predictive means ``(test,)`` if continuous; None
+        of a law that has no mean.
     pit
         Predictive distribution function at each observation, shape ``(test,)``; continuous only.
     spread
@@ -53,7 +57,7 @@ class Prediction:
     draws
         Draws averaged over.
     left_out
-        Draws with a NaN in them, which the averages leave out.
+        Draws with a NaN or an infinite mean in them, which the averages leave out.
     """
 
     likelihood: str
@@ -99,6 +103,13 @@ class Prediction:
             f"The predictions have {classes} classes, of which the labels hold {seen}: the scores"
             " say nothing of the others."
         )
+
+    @cached_property
+    def temperature(self) -> Temperature | None:
+        """What temperature scaling gains; None without two labels of classes to judge it by."""
+        if not self.is_classification or self.mean is None or self.y is None or self.problem:
+            return None
+        return temperature_scaling(self.mean, self.y) if len(self.y) > 1 else None
 
     def scores(self) -> dict[str, float]:
         """Compute the scores that the likelihood and the stored groups allow.
@@ -233,6 +244,12 @@ def averaged_prediction(trace: xr.DataTree, group: xr.Dataset) -> Prediction:
     )
 
 
+def other_labels(first: xr.DataTree, second: xr.DataTree) -> bool:
+    """Whether two traces are known to have been judged on different test splits."""
+    ours, theirs = _observations(first), _observations(second)
+    return ours is not None and theirs is not None and not np.array_equal(ours, theirs)
+
+
 class _Sums:
     """Running sums over draws."""
 
@@ -240,6 +257,7 @@ class _Sums:
         self.classes = classes
         self.draws = 0
         self.left_out = 0
+        self.has_mean = True
         self.log_predictive: Array | None = None
         self.mean: Array | None = None
         self.entropy: Array | None = None
@@ -250,9 +268,14 @@ class _Sums:
 
     def add(self, block: dict[str, Array], likelihood: str) -> None:
         """Add draws; each array has the shape ``(sample, test[, class])``."""
+        self.has_mean = self.has_mean and (self.classes or not _lack_mean(block))
+        if not self.has_mean:
+            block = {name: values for name, values in block.items() if name != "mean"}
         broken = np.zeros(len(next(iter(block.values()))), dtype=bool)
-        for values in block.values():
-            broken |= np.isnan(values).reshape(len(values), -1).any(axis=1)
+        for name, values in block.items():
+            # One infinite mean would be that of all draws; an infinite loss is a loss.
+            bad = ~np.isfinite(values) if name == "mean" else np.isnan(values)
+            broken |= bad.reshape(len(values), -1).any(axis=1)
         self.left_out += int(broken.sum())
         self.draws += int((~broken).sum())
         if broken.any():
@@ -283,7 +306,7 @@ class _Sums:
     def averages(self) -> dict[str, Array | None]:
         """Divide the sums by the number of draws."""
         n = max(1, self.draws)
-        mean = None if self.mean is None else self.mean / n
+        mean = None if self.mean is None or not self.has_mean else self.mean / n
         spread = None
         if mean is not None and self.entropy is not None:
             spread = np.maximum(metrics.entropy(mean) - self.entropy / n, 0.0)
@@ -309,12 +332,12 @@ class _Sums:
 def _crps(arrays: Mapping[str, xr.DataArray], y: NDArray[Any]) -> Array | None:
     if "mean" not in arrays or "sd" not in arrays or y.ndim > 1:
         return None
-    sample = arrays["mean"].sizes["draw"]
+    chains, draws = (arrays["mean"].sizes[dim] for dim in ("chain", "draw"))
     if not arrays["mean"].size:
         return None
-    step = max(1, arrays["mean"].sizes["chain"] * sample // _CRPS_DRAWS)
+    picks = all_draws(chains, draws).spaced(_CRPS_DRAWS)
     mean, sd = (
-        np.concatenate([_load(arrays[key], slice(at, at + 1)) for at in range(0, sample, step)])
+        np.concatenate([*chosen(arrays[key], picks, BLOCK_BYTES)], axis=1).astype(np.float64)
         for key in ("mean", "sd")
     )
     fine = np.isfinite(mean).all(axis=1) & np.isfinite(sd).all(axis=1) & (sd > 0).all(axis=1)
@@ -325,6 +348,14 @@ def _point_crps(found: Mapping[str, Array], y: NDArray[Any] | None) -> Array | N
     if y is None or y.ndim > 1 or "mean" not in found or "sd" not in found:
         return None
     return metrics.crps_of_normals(found["mean"][None], found["sd"][None], y)
+
+
+def _lack_mean(block: Mapping[str, Array]) -> bool:
+    """Whether draws have a density but no mean at any input, such as those of a Cauchy law."""
+    if not {"mean", "log_predictive"} <= set(block):
+        return False
+    nowhere = np.isnan(block["mean"]).reshape(len(block["mean"]), -1).all(axis=1)
+    return bool(np.any(nowhere & ~np.isnan(block["log_predictive"]).any(axis=1)))
 
 
 def _plus(old: Array | None, new: Array) -> Array:

@@ -68,8 +68,8 @@ def headline(found: Diagnosis) -> Verdict:
         "weight": "weights",
         "canonical": "canonical weights",
     }
-    rhat = found.convergence[main].rhat
-    rhat = rhat[~np.isnan(rhat)]
+    result = found.convergence[main]
+    rhat = result.rhat[~np.isnan(result.rhat)]
     size = ""
     if len(rhat):
         high = number(float(rhat.max()), fixed=True)
@@ -78,11 +78,14 @@ def headline(found: Diagnosis) -> Verdict:
         "good": f"The chains agree on the {what[main]}: every R-hat is at most {STRICT}{size}.",
         "fair": f"The chains agree on the {what[main]} closely enough for most purposes: every "
         f"R-hat is at most {LOOSE}{size}.",
-        "poor": f"The chains do not agree on the {what[main]}: R-hat exceeds {LOOSE}{size}.",
+        "poor": f"The chains do not agree on the {what[main]}: R-hat exceeds {LOOSE}{size}."
+        if are_apart(result)
+        else f"Of {len(result.nonfinite):,} of the {what[main]} some draws are not finite, and so "
+        f"they have no R-hat; of all others it is at most {LOOSE}{size}.",
         "unknown": f"Whether the chains agree on the {what[main]} is unknown: R-hat needs two "
         "chains and four draws, finite and not constant.",
     }[level]
-    bad = [what[s] for s in SPACES if s != main and levels.get(s) == "poor"]
+    bad = [what[s] for s in SPACES if s in levels and s != main and are_apart(found.convergence[s])]
     if bad and level in {"good", "fair"}:
         names = " and ".join(bad)
         sentence += (
@@ -121,6 +124,11 @@ def convergence_level(result: Convergence) -> Level:
     if result.nonfinite:
         return "poor"
     return "good" if rhat.max() <= STRICT else "fair" if rhat.max() <= LOOSE else "poor"
+
+
+def are_apart(result: Convergence) -> bool:
+    """Whether the chains disagree: a space may be poor for draws that are not finite alone."""
+    return bool(np.any(result.rhat > LOOSE))
 
 
 def _space(result: Convergence, null: Convergence | None) -> Verdict:
@@ -242,7 +250,10 @@ def _sampler(found: Diagnosis) -> list[Verdict]:
         text = f"Draws that hold a weight that is NaN or infinite: {sampler.nonfinite:,}."
         results.append(Verdict("poor", "Finite draws", text))
     if found.posterior is not None and found.posterior.left_out:
-        text = f"Draws with NaN, left out of the averages: {found.posterior.left_out:,}."
+        text = (
+            "Draws that predict NaN or an infinite mean, left out of the averages: "
+            f"{found.posterior.left_out:,}."
+        )
         results.append(Verdict("poor", "Finite predictions", text))
     if found.posterior is not None and found.posterior.problem:
         text = f"{found.posterior.problem} Scores that need the labels are left out."

@@ -9,6 +9,7 @@ from scipy.stats import norm
 
 from pyro_bnn.diagnostics import diagnose
 from pyro_bnn.diagnostics.advice import constant_prediction, next_steps
+from pyro_bnn.diagnostics.report.predictions import uncertainty_notes
 
 ROWS = 60
 
@@ -119,3 +120,41 @@ def test_intervals_of_a_regression(sd, advised):
     worse = trace.copy(deep=True)
     worse["predictions"]["mean"] = -3 * worse["predictions"]["mean"]
     assert any("no lower than that of always pre" in s for s in next_steps(worse, diagnose(worse)))
+
+
+def test_draws_that_are_not_finite_do_not_ask_for_longer_chains():
+    draws = independent(4, 1000)
+    draws[2, 9, 7] = -np.inf
+    (sentence,) = advice(trace_of(draws))
+    assert sentence.startswith("Find out first why some draws of log_predictive[7] are not finite")
+
+
+def test_inputs_of_which_a_chain_is_certain_do_not_hide_that_chains_settled_apart():
+    apart = independent(4, 500) + 5 * np.arange(4)[:, None, None]
+    apart[0, :, :3] = 0.0
+    (sentence,) = advice(trace_of(apart))
+    assert sentence.startswith("Run more chains (--chains) rather than longer ones")
+
+
+def test_answers_that_are_certain_and_right_ask_for_no_other_prior():
+    trace = trace_of(independent(4, 1000))
+    y = trace["predictions_constant_data"]["y"].to_numpy()
+    mean = trace["predictions"]["mean"]
+    trace["predictions"]["mean"] = mean.copy(data=np.broadcast_to(np.eye(2)[y], mean.shape))
+    (sentence,) = advice(trace)
+    assert sentence.startswith("Nothing here calls for another run")
+
+
+def test_the_page_and_the_terminal_fit_one_temperature(monkeypatch):
+    from pyro_bnn.diagnostics import prediction
+
+    fitted = []
+    fit = prediction.temperature_scaling
+    monkeypatch.setattr(
+        prediction, "temperature_scaling", lambda *given: fitted.append(1) or fit(*given)
+    )
+    trace = trace_of(independent(4, 30))
+    found = diagnose(trace)
+    assert next_steps(trace, found) == next_steps(trace, found)
+    assert any("temperature that fits best" in note for note in uncertainty_notes(found))
+    assert len(fitted) == 1

@@ -105,3 +105,15 @@ def test_loo_equals_arviz() -> None:
     by_rows = theirs.elpd_i.to_numpy()
     assert found.error == pytest.approx(float(np.sqrt(len(by_rows) * by_rows.var())), abs=1e-8)
     assert found.parameters == pytest.approx(float(theirs.p), abs=1e-8)
+
+
+def test_rows_that_are_certain_have_no_say_in_the_effective_draws() -> None:
+    # A network is certain of most training rows: in single precision their density is one.
+    rng = np.random.default_rng(3)
+    values = np.zeros((4, 300, 24))
+    values[..., ::4] = rng.normal(-1, 0.1, size=(4, 300, 6))
+    group = xr.Dataset({"y": (("chain", "draw", "row"), values)})
+    assert effective_draws(group) > 900
+    values[2] = values[2, :1]
+    assert 0.6 * 1200 < effective_draws(group) < 0.8 * 1200
+    assert effective_draws(xr.zeros_like(group)) == 4

@@ -102,3 +102,22 @@ def test_a_split_without_inputs_leaves_the_others(trace: xr.DataTree) -> None:
     some = trace.copy()
     some["predictions_ood"].attrs["splits"] = '{"none": 0, "letters": 40}'
     assert list(out_of_distribution(some, posterior_prediction(some))) == ["letters"]
+
+
+def test_rows_of_several_values_have_one_score(regression: xr.DataTree) -> None:
+    # As of a network with two outputs: the second says nothing here.
+    several = regression.copy()
+    for name in ("predictions", "predictions_ood"):
+        mean = regression[name]["mean"].expand_dims(value=2, axis=3).copy()
+        mean[..., 1] = 0.25
+        several[name] = xr.DataTree(xr.Dataset({"mean": mean}, attrs=regression[name].attrs))
+    found, one = (out_of_distribution(t, posterior_prediction(t)) for t in (several, regression))
+    assert found["noise"].detection == one["noise"].detection
+    np.testing.assert_allclose(found["noise"].inside["spread"], one["noise"].inside["spread"])
+
+
+def test_a_rate_that_overflows_elsewhere_is_left_out(regression: xr.DataTree) -> None:
+    broken = regression.copy(deep=True)
+    broken["predictions_ood"]["mean"][2, 3, 30] = np.inf
+    found = out_of_distribution(broken, posterior_prediction(broken))
+    assert np.isfinite(found["letters"].outside["spread"]).all()

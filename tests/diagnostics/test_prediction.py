@@ -146,7 +146,7 @@ def test_uncertainty_splits_into_noise_and_disagreement(trace, regression) -> No
 
 def test_crps_is_that_of_the_mixture(regression) -> None:
     found = posterior_prediction(regression)
-    mean = regression["predictions"]["mean"].to_numpy()[:, ::2].reshape(-1, 40)
+    mean = regression["predictions"]["mean"].to_numpy()[:, 1::2].reshape(-1, 40)
     y = regression["predictions_constant_data"]["y"].to_numpy()
     expected = metrics.crps_of_normals(mean, np.full_like(mean, 0.5), y)
     np.testing.assert_allclose(found.crps, expected, rtol=1e-10)
@@ -184,3 +184,45 @@ def test_classes_without_labels_are_said(make_trace) -> None:
     found = posterior_prediction(trace)
     assert "4 classes, of which the labels hold 2" in found.remark
     assert "accuracy" in found.scores()
+
+
+@pytest.mark.parametrize(("chains", "draws"), [(3, 100), (260, 1)])
+def test_crps_is_of_two_hundred_draws_of_all_chains(make_trace, monkeypatch, chains, draws) -> None:
+    trace = make_trace("continuous", chains=chains, draws=draws)
+    numbers = np.arange(float(chains * draws)).reshape(chains, draws, 1)
+    trace["predictions"]["mean"] = trace["predictions"]["mean"].copy(
+        data=np.broadcast_to(numbers, trace["predictions"]["mean"].shape)
+    )
+    seen = []
+    score = metrics.crps_of_normals
+    monkeypatch.setattr(
+        metrics, "crps_of_normals", lambda *given: seen.append(given[0]) or score(*given)
+    )
+    posterior_prediction(trace)
+    assert len(seen[0]) == 200
+    gaps = np.diff(seen[0][:, 0], prepend=-1, append=chains * draws)
+    assert gaps.min() >= 1
+    assert gaps.max() <= 2
+
+
+def test_draws_of_infinite_means_are_left_out(regression) -> None:
+    broken = regression.copy(deep=True)
+    broken["predictions"]["mean"][0, 0, 5] = np.inf  # the rate of a count that overflowed
+    found = posterior_prediction(broken)
+    assert (found.left_out, found.draws) == (1, 399)
+    assert np.isfinite(found.mean).all()
+    assert np.isfinite(found.spread).all()
+
+
+def test_a_law_without_a_mean_is_scored_by_its_density(regression) -> None:
+    cauchy = regression.copy(deep=True)
+    for name in ("mean", "sd"):
+        cauchy["predictions"] = cauchy["predictions"].to_dataset().drop_vars(name)
+    expected = posterior_prediction(cauchy).scores()
+    cauchy["predictions"]["mean"] = regression["predictions"]["mean"] * np.nan
+    found = posterior_prediction(cauchy)
+    assert found.scores() == expected
+    assert (found.left_out, found.draws, found.mean, found.spread) == (0, 400, None, None)
+    # A draw that is no network any more has no density either.
+    cauchy["predictions"]["log_predictive"][1, 7] = np.nan
+    assert (posterior_prediction(cauchy).left_out, posterior_prediction(cauchy).draws) == (1, 399)

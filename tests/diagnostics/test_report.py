@@ -158,7 +158,7 @@ def test_broken_draws_are_named(trace: xr.DataTree) -> None:
     text = render(broken, diagnose(broken))
     assert "0.bias[2]" in text
     assert "2.bias[1]" in text
-    assert "Draws with NaN, left out of the averages: 1." in text
+    assert "Draws that predict NaN or an infinite mean, left out of the averages: 1." in text
     assert "Draws that hold a weight that is NaN or infinite: 1." in text
 
 

@@ -50,3 +50,27 @@ def test_comparison_names_the_better_one(diagnosis: Diagnosis) -> None:
     lower = diagnosis.posterior.scores()["nll"] < diagnosis.point.scores()["nll"]
     assert f"{'lower' if lower else 'higher'} negative log likelihood" in text
     assert comparison(diagnose(xr.DataTree())) == ""
+
+
+def test_draws_that_are_not_finite_are_not_called_disagreement() -> None:
+    trace = with_chains_apart(0.0)
+    trace["predictions"]["log_predictive"][0, 5, 7] = -np.inf
+    said = headline(diagnose(trace))
+    assert said.level == "poor"
+    assert said.text.startswith("Of 1 of the predictions on the test inputs some draws are not fin")
+    assert "of all others it is at most 1.05" in said.text
+    trace["predictions"]["log_predictive"][0] += 2.0
+    assert "do not agree" in headline(diagnose(trace)).text
+
+
+def test_weights_that_are_not_finite_are_not_called_modes_of_their_own(trace: xr.DataTree) -> None:
+    rng = np.random.default_rng(0)
+    agreeing = trace.copy(deep=True)
+    for group in ("posterior", "canonical_posterior"):
+        for site in agreeing[group].data_vars:
+            agreeing[group][site].values = rng.normal(size=agreeing[group][site].shape)
+    agreeing["posterior"]["0.bias"][0, 3, 1] = np.nan
+    found = diagnose(agreeing)
+    assert found.convergence["weight"].nonfinite == ("0.bias[1]",)
+    assert np.nanmax(found.convergence["weight"].rhat) < 1.05
+    assert "They do not agree" not in headline(found).text

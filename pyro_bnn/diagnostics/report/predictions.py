@@ -13,7 +13,6 @@ from pyro_bnn.diagnostics.format import number, percent
 from pyro_bnn.diagnostics.prediction import Prediction
 from pyro_bnn.diagnostics.report.pieces import Picture, picture
 from pyro_bnn.diagnostics.selective import selective_curve
-from pyro_bnn.diagnostics.temperature import temperature_scaling
 
 _SCORES = (
     ("accuracy", "Accuracy", "higher is better"),
@@ -156,7 +155,8 @@ def uncertainty_notes(found: Diagnosis) -> list[str]:
             f" 0 if calibrated) minus {number(parts.resolution)} (resolution) plus"
             f" {number(parts.uncertainty)} (uncertainty of the labels)."
         )
-        scaling = temperature_scaling(ours.mean, ours.y)
+    scaling = ours.temperature
+    if scaling is not None and scaling.nll_before > 0:
         sure = "too sure" if scaling.value > 1 else "not sure enough"
         notes.append(
             f"The temperature that fits best is {number(scaling.value)} (the predictions are"
