@@ -231,6 +231,9 @@ def _sums(block: Single, classes: bool) -> tuple[int, dict[str, Array]]:
     """Sum squared distances of all pairs over the inputs of a block."""
     step = max(1, _COLUMNS // max(1, block.shape[2]))
     products: dict[str, Array] = {}
+    if not classes:
+        # About the members' mean: distances must not drown in the level of the predictions.
+        block = (block - block.mean(axis=0, dtype=np.float64)).astype(np.float32)
     # How products are split over threads changes how they are rounded.
     with threadpool_limits(1, user_api="blas"):
         for start in range(0, block.shape[1], step):

@@ -215,14 +215,15 @@ def thinned(index: Counts, value: Array) -> list[Counts]:
     """
     finite = np.isfinite(value)
     effective = finite.sum(axis=1)
-    draws = value.shape[1]
-    if draws >= MIN_DRAWS:
-        whole = np.flatnonzero(finite.all(axis=1) & (np.ptp(value, axis=1) > 0))
-        if len(whole):
-            ess = array_stats.ess(value[whole, None], method="bulk")  # type: ignore[no-untyped-call]
-            effective[whole] = np.clip(np.nan_to_num(ess, nan=1.0), 1, draws).astype(np.int64)
-        still = finite.all(axis=1) & (np.ptp(np.where(finite, value, 0.0), axis=1) == 0)
-        effective[still] = 1
+    # Chains of as many finite draws at once: nearly always all of them.
+    for draws in np.unique(effective[effective >= MIN_DRAWS]):
+        alike = np.flatnonzero(effective == draws)
+        values = np.stack([value[chain][finite[chain]] for chain in alike])
+        moving = np.ptp(values, axis=1) > 0
+        effective[alike[~moving]] = 1
+        if moving.any():
+            ess = array_stats.ess(values[moving, None], method="bulk")  # type: ignore[no-untyped-call]
+            effective[alike[moving]] = np.clip(np.nan_to_num(ess, nan=1.0), 1, draws)
     kept = []
     for chain in np.flatnonzero(effective):
         usable = index[chain][finite[chain]]

@@ -36,12 +36,16 @@ class Robustness:
 
     @property
     def scores(self) -> dict[str, dict[str, Array]]:
-        """Corruption to score to its value at each severity, shape ``(severity,)``."""
-        result = {}
-        for name, graded in self.predictions.items():
-            each = [one.scores() for one in graded]
-            result[name] = {key: np.array([one[key] for one in each]) for key in each[0]}
-        return result
+        """Corruption to score to its value at each severity, shape ``(severity,)``.
+
+        NaN where the predictions hold NaN, and so are not judged.
+        """
+        each = {name: [one.scores() for one in graded] for name, graded in self.predictions.items()}
+        keys = dict.fromkeys(key for graded in each.values() for one in graded for key in one)
+        return {
+            name: {key: np.array([one.get(key, np.nan) for one in graded]) for key in keys}
+            for name, graded in each.items()
+        }
 
     @property
     def average(self) -> dict[str, float]:

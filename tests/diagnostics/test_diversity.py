@@ -74,6 +74,12 @@ def test_wide_predictions_go_through_in_columns() -> None:
     )
 
 
+def test_distances_do_not_drown_in_the_level_of_the_predictions() -> None:
+    years = (2000 + 0.1 * RNG.normal(size=(9, 300, 1))).astype(np.float32)
+    expected = pdist(years[..., 0].astype(np.float64), "sqeuclidean") / 300
+    np.testing.assert_allclose(pairwise([years], False)["distance"], expected, rtol=1e-3)
+
+
 def test_face_of_each_likelihood(any_trace: xr.DataTree) -> None:
     found = diversity(any_trace)
     mean = any_trace["predictions"]["mean"].to_numpy()

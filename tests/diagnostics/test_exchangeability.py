@@ -8,7 +8,12 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy.stats import chisquare, kstest
 
-from pyro_bnn.diagnostics.exchangeability import exchangeability, hidden_spaces, uniformity
+from pyro_bnn.diagnostics.exchangeability import (
+    exchangeability,
+    hidden_spaces,
+    thinned,
+    uniformity,
+)
 from pyro_bnn.diagnostics.plots.exchangeability import plot_exchangeability
 
 UNITS = 6
@@ -120,3 +125,15 @@ def test_broken_and_constant_chains_are_left_to_the_others() -> None:
 def test_picture_has_a_bar_a_unit() -> None:
     picture = plot_exchangeability({"h0": np.arange(8), "h1": np.arange(5)})
     assert [len(axes.patches) for axes in picture.axes] == [8 + 1, 5 + 1]
+
+
+def test_a_broken_draw_does_not_undo_the_thinning_of_its_chain() -> None:
+    rng = np.random.default_rng(6)
+    value = rng.normal(size=(3, 40)).repeat(10, axis=1)
+    index = np.zeros(value.shape, dtype=np.int64)
+    whole = [len(chain) for chain in thinned(index, value)]
+    value[1, 123] = np.nan
+    broken = [len(chain) for chain in thinned(index, value)]
+    assert broken[0] == whole[0]
+    assert broken[2] == whole[2]
+    assert broken[1] == pytest.approx(whole[1], abs=5)

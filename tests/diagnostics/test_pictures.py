@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
+from pyro_bnn.diagnostics.blocks import gather
 from pyro_bnn.diagnostics.plots.bivariate import plot_bivariate
 from pyro_bnn.diagnostics.plots.model import plot_pareto_k, plot_weights
 from pyro_bnn.diagnostics.plots.pairs import plot_pairs
 from pyro_bnn.diagnostics.plots.rhat import plot_rhat_overlaid
+from pyro_bnn.diagnostics.report import orbits
 
 
 def test_bivariate_counts_every_draw_inside_of_its_axes() -> None:
@@ -51,3 +55,15 @@ def test_pareto_k_counts_rows_and_weights_are_sorted() -> None:
     (axes,) = plot_weights(np.array([0.2, 0.5, 0.3])).axes
     assert [bar.get_height() for bar in axes.patches] == [0.5, 0.3, 0.2]
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["1", "2", "0"]
+
+
+def test_pairs_of_weights_of_many_draws_stay_pairs(make_trace, monkeypatch) -> None:
+    trace = make_trace(chains=2, draws=50)
+    whole = orbits._columns(trace["posterior"].to_dataset(), "0.weight", [0, 5])
+    # As of three million draws, of which one weight at a time fits.
+    monkeypatch.setattr(orbits, "gather", functools.partial(gather, gather_bytes=1))
+    parts = orbits._columns(trace["posterior"].to_dataset(), "0.weight", [0, 5])
+    np.testing.assert_array_equal(parts, whole)
+    np.testing.assert_array_equal(
+        whole[:, 1], trace["posterior"]["0.weight"].to_numpy()[:, :, 1, 0].ravel()
+    )

@@ -52,3 +52,17 @@ def test_picture_has_a_line_a_corruption() -> None:
     assert all(line.get_ydata()[0] == 0.95 for line in axes.lines)
     looks = {(line.get_color(), line.get_marker()) for line in axes.lines}
     assert len(looks) == 7
+
+
+def test_predictions_of_nan_at_one_severity_leave_the_others(trace: xr.DataTree) -> None:
+    broken = trace.copy(deep=True)
+    broken["predictions_corrupted"]["mean"].loc[{"corruption": "blur", "severity": 5}] = np.nan
+    found, whole = robustness(broken), robustness(trace)
+    assert found is not None
+    assert whole is not None
+    for name in ("noise", "blur"):
+        expected = whole.scores[name]["accuracy"].copy()
+        expected[4] = np.nan if name == "blur" else expected[4]
+        np.testing.assert_array_equal(found.scores[name]["accuracy"], expected)
+    assert found.average["nll"] == whole.average["nll"]
+    assert np.isnan(found.average["accuracy"])

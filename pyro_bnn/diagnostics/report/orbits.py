@@ -119,7 +119,8 @@ def _joint(trace: xr.DataTree) -> dict[tuple[str, str], tuple[Array, Array]]:
 
 def _columns(group: xr.Dataset, name: str, index: list[int]) -> Array:
     """Finite draws of some scalars of a site, ``(draw, scalar)``, at most 2,000."""
-    (_, _, values), *_ = gather(group, {name: np.asarray(index, dtype=np.int64)})
+    parts = gather(group, {name: np.asarray(index, dtype=np.int64)})
+    values = np.concatenate([part for _, _, part in parts])
     flat = values.reshape(len(index), -1).T.astype(np.float64)
     flat = flat[np.isfinite(flat).all(axis=1)]
     return flat[:: max(1, len(flat) // _DRAWS)]
