@@ -16,6 +16,7 @@ from pyro_bnn.diagnostics.diagnosis import Diagnosis, diagnose
 from pyro_bnn.diagnostics.diversity import correlation
 from pyro_bnn.diagnostics.keys import SUMMARY_KEYS
 from pyro_bnn.trace.atomic import replacing
+from pyro_bnn.trace.dead_chains import dead_chains
 
 Value = float | int | str
 
@@ -51,7 +52,7 @@ def summarize(trace: xr.DataTree, diagnosis: Diagnosis | None = None) -> dict[st
     if "batching" in trace.attrs:
         values["batching"] = str(trace.attrs["batching"])
     if "dead_chains" in trace.attrs:
-        values["dead_chains"] = len(json.loads(str(trace.attrs["dead_chains"])))
+        values["dead_chains"] = len(dead_chains(trace))
     values |= _size(found) | _predictions(found) | _comparisons(found)
     values |= _convergence(found) | _cost(found)
     return {key: values[key] for key in SUMMARY_KEYS if key in values}

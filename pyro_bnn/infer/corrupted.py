@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -72,8 +71,11 @@ def predict_corrupted(
             )
         found = predict_in_chunks(density, values, changed, y)
         fine = found.log_predictive.isnan().logical_not().all(1)
-        fine &= found.mean.flatten(1).isfinite().all(1)
-        kept = max(1, int(fine.sum()))
-        log_predictive.append(found.log_predictive[fine].logsumexp(0) - math.log(kept))
+        mean = found.mean.flatten(1)
+        # A law without a mean, such as Cauchy's, has none at any input.
+        fine &= mean.isfinite().all(1) | mean.isnan().all(1)
+        # NaN of no draw at all: the logarithm of nothing less that of nothing.
+        kept = fine.sum().to(found.log_predictive.dtype)
+        log_predictive.append(found.log_predictive[fine].logsumexp(0) - kept.log())
         means.append(found.mean[fine].mean(0))
     return CorruptedPredictions(torch.stack(log_predictive), torch.stack(means))

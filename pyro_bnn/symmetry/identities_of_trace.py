@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from pyro_bnn.symmetry.labelled import SAMPLE_DIMS, posterior_of, tensors
 from pyro_bnn.symmetry.prior_score import PriorScore
 from pyro_bnn.symmetry.statements import Statement, statements
 from pyro_bnn.trace import add_groups, encode_attrs, open_trace
+from pyro_bnn.trace.dead_chains import dead_chains
 
 __all__ = ["identities_dataset", "output_shift", "virial", "write_identities"]
 
@@ -59,8 +59,7 @@ def write_identities(trace: str | Path, density: LogDensity, group: SymmetryGrou
     path = path / "trace.nc" if path.is_dir() else path
     with open_trace(path) as opened:
         posterior = posterior_of(opened, group)
-        dead = json.loads(str(opened.attrs.get("dead_chains", "[]")))
-        found = identities_dataset(posterior, density, group, without=dead)
+        found = identities_dataset(posterior, density, group, without=dead_chains(opened))
     if found.sizes["statement"]:
         add_groups(path, {"identities": found})
 

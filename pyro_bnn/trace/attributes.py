@@ -27,10 +27,10 @@ def check_attributes(trace: xr.DataTree) -> None:
         Naming the attribute, what it is, and what it has to be.
     """
     chains = max((node.sizes.get("chain", 0) for node in trace.children.values()), default=0)
-    dead = _whole_numbers(trace, "dead_chains")
+    dead = whole_numbers(trace, "dead_chains")
     if any(not 0 <= chain < chains for chain in dead) or len(set(dead)) == chains > 0:
         _refuse(trace, "dead_chains", f"it has to name some of {chains} chains and not all")
-    members = _whole_numbers(trace, "members")
+    members = whole_numbers(trace, "members")
     if members and len(members) != chains:
         _refuse(trace, "members", f"it has to have one number for each of {chains} chains")
     for name in _NUMBERS:
@@ -42,7 +42,8 @@ def check_attributes(trace: xr.DataTree) -> None:
             _refuse(trace, name, "it has to be a number")
 
 
-def _whole_numbers(trace: xr.DataTree, name: str) -> list[int]:
+def whole_numbers(trace: xr.DataTree, name: str) -> list[int]:
+    """Return a list of whole numbers that a root attribute holds in JSON; empty without it."""
     try:
         found: Any = json.loads(str(trace.attrs.get(name, "[]")))
     except (ValueError, RecursionError):

@@ -49,6 +49,7 @@ from pyro_bnn.diagnostics.summary import Value, summarize
 from pyro_bnn.diagnostics.verdict import comparison, headline, verdicts
 from pyro_bnn.trace import open_trace
 from pyro_bnn.trace.atomic import replacing
+from pyro_bnn.trace.dead_chains import without_dead_chains
 
 
 def write_report(
@@ -62,8 +63,8 @@ def write_report(
     Parameters
     ----------
     run
-        A trace, a run directory, or a NetCDF file. Any group may be missing; what cannot be shown
-        is left out or said to be missing.
+        A trace, a run directory, or a NetCDF file, whose dead chains are left out. Any group may be
+        missing; what cannot be shown is left out or said to be missing.
     path
         The HTML file. Pictures and styles are inside it.
     diagnosis
@@ -85,7 +86,7 @@ def write_report(
     if not isinstance(run, xr.DataTree):
         trace = open_trace(run)
         try:
-            return write_report(trace, path, diagnosis, drawn)
+            return write_report(without_dead_chains(trace), path, diagnosis, drawn)
         finally:
             trace.close()
     found = diagnose(run) if diagnosis is None else diagnosis

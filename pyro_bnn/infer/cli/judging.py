@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,7 +12,6 @@ from textwrap import fill
 from typing import NamedTuple
 
 import torch
-import xarray as xr
 from rich.console import Console
 
 from pyro_bnn.diagnostics import diagnose, summarize, summary_table, write_report, write_summary
@@ -24,6 +22,7 @@ from pyro_bnn.infer.child import start_python
 from pyro_bnn.tasks import Map
 from pyro_bnn.trace import open_trace
 from pyro_bnn.trace.attributes import check_attributes
+from pyro_bnn.trace.dead_chains import without_dead_chains
 
 __all__ = ["Judged", "judge"]
 
@@ -71,7 +70,7 @@ def judge(
     with ExitStack() as stack:
         whole = stack.enter_context(open_trace(trace_file))
         check_attributes(whole)
-        trace = _alive(whole)
+        trace = without_dead_chains(whole)
         drawn: Callable[[], TracePictures] = partial(trace_pictures, trace)
         large = trace_file.stat().st_size >= _WORTH_A_PROCESS
         if report_file is not None and large and torch.get_num_threads() > 1:
@@ -87,7 +86,7 @@ def judge(
 def draw(trace_file: str) -> None:
     """Draw the pictures of a trace and print them as JSON."""
     with open_trace(trace_file) as whole:
-        sys.stdout.write(trace_pictures(_alive(whole)).to_json())
+        sys.stdout.write(trace_pictures(without_dead_chains(whole)).to_json())
 
 
 @contextmanager
@@ -107,26 +106,3 @@ def _drawn_meanwhile(
             yield drawn
         finally:
             process.kill()
-
-
-def _alive(trace: xr.DataTree) -> xr.DataTree:
-    """Return the trace without its dead chains, which the root attribute ``dead_chains`` names."""
-    dead = json.loads(str(trace.attrs.get("dead_chains", "[]")))
-    if not dead:
-        return trace
-
-    def keep(group: xr.Dataset) -> xr.Dataset:
-        if "chain" not in group.dims:
-            return group
-        chains = [chain for chain in range(group.sizes["chain"]) if chain not in dead]
-        return group.isel(chain=chains)
-
-    alive = xr.DataTree.from_dict(
-        {node.path: keep(node.to_dataset(inherit=False)) for node in trace.subtree}
-    )
-    alive.attrs = dict(trace.attrs)
-    if "members" in alive.attrs:
-        members = json.loads(str(alive.attrs["members"]))
-        kept = [member for chain, member in enumerate(members) if chain not in dead]
-        alive.attrs["members"] = json.dumps(kept)
-    return alive

@@ -19,6 +19,7 @@ from pyro_bnn.rows import Arguments
 from pyro_bnn.symmetry import Quotient
 from pyro_bnn.symmetry.null import prior_draws
 from pyro_bnn.trace import add_groups, open_trace
+from pyro_bnn.trace.dead_chains import without_dead_chains
 
 __all__ = ["record_line"]
 
@@ -36,11 +37,11 @@ Array = NDArray[np.float64]
 def record_line(file: Path, density: LogDensity, quotient: Quotient) -> None:
     """Add ``mode_line``: from the last draw of one chain to that of another, raw and canonical.
 
-    The chains are the first and the last; the line is straight in unconstrained space. Beside it
-    stands the control ``null_loss``: the loss along the lines between four pairs of draws from the
-    prior, raw and put through the same quotient. Nothing is added to a trace of one chain, or where
-    those draws are not finite. Of more than 4,096 training rows, so many drawn at random stand for
-    all: loss and density at 25 points of ten lines are 500 passes over them.
+    The chains are the first and the last that are not dead; the line is straight in unconstrained
+    space. Beside it stands the control ``null_loss``: the loss along the lines between four pairs
+    of draws from the prior, raw and put through the same quotient. Nothing is added to a trace of
+    one chain, or where those draws are not finite. Of more than 4,096 training rows, so many drawn
+    at random stand for all: loss and density at 25 points of ten lines are 500 passes over them.
 
     Parameters
     ----------
@@ -54,7 +55,8 @@ def record_line(file: Path, density: LogDensity, quotient: Quotient) -> None:
     density = _of_few_rows(density)
     lines: dict[str, Line] = {}
     others: dict[str, Tensor] = {}
-    with open_trace(file) as trace, torch.no_grad():
+    with open_trace(file) as whole, torch.no_grad():
+        trace = without_dead_chains(whole)
         for space, group in _SPACES.items():
             if group not in trace.children or trace[group].sizes["chain"] < 2:
                 return

@@ -23,6 +23,7 @@ from pyro_bnn.infer.corrupted import predict_corrupted
 from pyro_bnn.infer.predict import likelihood_kind, predict_in_chunks
 from pyro_bnn.logdensity import LogDensity
 from pyro_bnn.trace import GroupAppender, add_groups, open_trace
+from pyro_bnn.trace.dead_chains import without_dead_chains
 
 __all__ = [
     "LOG_LIKELIHOOD_VALUES",
@@ -89,7 +90,8 @@ def record_corrupted(file: Path, density: LogDensity, data: Data, kind: str, see
     Parameters
     ----------
     file : Path
-        The trace; at most 200 of its draws, evenly spaced over all chains, are averaged.
+        The trace; at most 200 of its draws, evenly spaced over the chains that are not dead, are
+        averaged.
     density : LogDensity
         Of the model.
     data : Data
@@ -100,7 +102,7 @@ def record_corrupted(file: Path, density: LogDensity, data: Data, kind: str, see
         Of random corruptions.
     """
     with open_trace(file) as trace:
-        posterior = trace["posterior"].to_dataset()
+        posterior = without_dead_chains(trace)["posterior"].to_dataset()
         count = posterior.sizes["chain"] * posterior.sizes["draw"]
         kept = np.linspace(0, count - 1, min(count, CORRUPTED_DRAWS)).round().astype(int)
         chain, draw = np.divmod(kept, posterior.sizes["draw"])
