@@ -18,6 +18,7 @@ from pyro_bnn.diagnostics.stacking import stacking_weights
 from pyro_bnn.errors import UserError
 from pyro_bnn.tasks import Map
 from pyro_bnn.trace import open_trace
+from pyro_bnn.trace.dead_chains import without_dead_chains
 
 Run = str | Path | xr.DataTree
 
@@ -38,7 +39,7 @@ def compare(
     Parameters
     ----------
     runs
-        Run directories or NetCDF files, or traces by name.
+        Run directories or NetCDF files, or traces by name; their dead chains are left out.
     reference
         What MMD, agreement and total variation are measured to: a long run, or an ensemble.
     resamples
@@ -88,7 +89,8 @@ def compare(
 
 def _named(paths: list[Path]) -> dict[str, Run]:
     """Name runs by their last folder, by the whole path where that is not enough."""
-    short = [path.stem if path.suffix else path.name for path in paths]
+    # A folder's name may have a dot in it, such as that of a temperature.
+    short = [path.name if path.is_dir() else path.stem for path in paths]
     return {
         name if short.count(name) == 1 else str(path): path
         for name, path in zip(short, paths, strict=True)
@@ -97,17 +99,23 @@ def _named(paths: list[Path]) -> dict[str, Run]:
 
 def _opened(run: Run, stack: ExitStack) -> xr.DataTree:
     if isinstance(run, xr.DataTree):
-        return run
+        return without_dead_chains(run)
     trace = open_trace(run)
     stack.callback(trace.close)
-    return trace
+    return without_dead_chains(trace)
 
 
 def _same(run: Run, reference: Run | None) -> bool:
     """Whether two runs are one; of one set of draws, no distance can be estimated."""
     if isinstance(run, xr.DataTree) or isinstance(reference, xr.DataTree) or reference is None:
         return run is reference
-    return Path(run).resolve() == Path(reference).resolve()
+    return _file(run) == _file(reference)
+
+
+def _file(run: str | Path) -> Path:
+    """Name the file of a run, whether the run is given by that or by its directory."""
+    path = Path(run).resolve()
+    return path / "trace.nc" if (path / "trace.nc").is_file() else path
 
 
 def _other_labels(traces: Mapping[str, xr.DataTree]) -> tuple[list[str], set[str]]:

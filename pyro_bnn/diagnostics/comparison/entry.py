@@ -24,7 +24,7 @@ from pyro_bnn.diagnostics.finer import member_numbers
 from pyro_bnn.diagnostics.format import number
 from pyro_bnn.diagnostics.loo import loo
 from pyro_bnn.diagnostics.ood import out_of_distribution
-from pyro_bnn.diagnostics.prediction import Prediction, posterior_prediction
+from pyro_bnn.diagnostics.prediction import Prediction, other_labels, posterior_prediction
 from pyro_bnn.diagnostics.quality import posterior_quality
 from pyro_bnn.diagnostics.quality.mmd import FEWEST
 from pyro_bnn.diagnostics.quality.posterior import WeightSpace
@@ -240,6 +240,11 @@ def _quality(
     if found.agreement is not None and prediction is not None and resamples:
         intervals |= function_intervals(prediction, reference, resamples, seed)
     notes = []
+    if other_labels(trace, reference):
+        notes.append(
+            f"{name} and the reference were judged on different test splits: the agreement and the"
+            " total variation between them are left out."
+        )
     if found.samples < FEWEST:
         notes.append(
             f"{name}: its distances to the reference are of {found.samples} draws of each, as many"

@@ -48,7 +48,9 @@ def score_intervals(
         resampled(prediction, rng.integers(inputs, size=inputs)).scores()
         for _ in range(resamples if inputs else 0)
     ]
-    return {key: _ends([one[key] for one in samples]) for key in (samples[0] if samples else ())}
+    # Labels that cannot be judged may be missing from a sample, which then has more scores.
+    known = prediction.scores() if samples else ()
+    return {key: _ends([one[key] for one in samples]) for key in known}
 
 
 def detection_intervals(

@@ -43,7 +43,8 @@ def over_seeds(entries: Sequence[Entry]) -> Entry:
     -------
     Entry
         Means over seeds with Student's interval of probability 0.95 for the mean; a single entry
-        as it is.
+        as it is. What some of them lack, such as the distance of a reference to itself, is averaged
+        over the others.
     """
     first = entries[0]
     if len(entries) == 1:
@@ -51,15 +52,17 @@ def over_seeds(entries: Sequence[Entry]) -> Entry:
     count = len(entries)
     values: dict[str, float | int | str] = {}
     intervals = {}
-    for key, value in first.values.items():
-        listed = [one.values.get(key) for one in entries]
-        if isinstance(value, str) or key in _COUNTS or any(v is None for v in listed):
-            values[key] = value
+    for key in dict.fromkeys(key for one in entries for key in one.values):
+        listed = [one.values[key] for one in entries if key in one.values]
+        if isinstance(listed[0], str) or key in _COUNTS:
+            values[key] = listed[0]
             continue
         numbers = np.array(listed, dtype=np.float64)
-        half = float(student.ppf((1 + LEVEL) / 2, count - 1) * numbers.std(ddof=1) / np.sqrt(count))
-        mean = float(numbers.mean())
+        mean, known = float(numbers.mean()), len(numbers)
         values[key] = mean
+        if known == 1:
+            continue
+        half = float(student.ppf((1 + LEVEL) / 2, known - 1) * numbers.std(ddof=1) / np.sqrt(known))
         if np.isfinite(half):
             column = _BY_KEY.get(key)
             least, most = (column.least, column.most) if column else (-np.inf, np.inf)

@@ -16,7 +16,7 @@ import torch
 import xarray as xr
 
 from pyro_bnn.diagnostics.draws import Draws, effective_draws, usable_draws
-from pyro_bnn.diagnostics.prediction import posterior_prediction
+from pyro_bnn.diagnostics.prediction import other_labels, posterior_prediction
 from pyro_bnn.diagnostics.quality.function_space import agreement, total_variation
 from pyro_bnn.diagnostics.quality.gap import Gap, Measure, pieces
 from pyro_bnn.diagnostics.quality.mmd import PERMUTATIONS, RESAMPLES, Mmd, mmd
@@ -70,7 +70,7 @@ class PosteriorQuality:
         Draws of each of the two that were compared.
     agreement, total_variation
         Of the posterior means of the class probabilities on the test split; None where one of
-        the traces has none.
+        the traces has none, or the two have other test labels.
     """
 
     weights: tuple[WeightDistance, ...]
@@ -240,6 +240,8 @@ def _distance(
 
 
 def _functions(trace: xr.DataTree, reference: xr.DataTree) -> tuple[float | None, float | None]:
+    if other_labels(trace, reference):
+        return None, None
     ours, theirs = (
         found.mean if found is not None and found.is_classification else None
         for found in map(posterior_prediction, (trace, reference))

@@ -156,6 +156,8 @@ def test_the_reference_has_no_distance_to_itself(make_trace: MakeTrace, tmp_path
     first.to_netcdf(tmp_path / "trace.nc")
     paths = compare([tmp_path / "trace.nc"], str(tmp_path / "trace.nc"), resamples=0)
     assert "trace is the reference itself" in paths.notes[0]
+    either = compare([tmp_path / "trace.nc"], tmp_path, resamples=0)
+    assert "trace is the reference itself" in either.notes[0]
 
 
 def test_a_bare_trace_has_a_row(make_trace: MakeTrace) -> None:
@@ -170,10 +172,56 @@ def test_a_bare_trace_has_a_row(make_trace: MakeTrace) -> None:
 
 
 def test_directories_are_named_by_their_last_folder(make_trace: MakeTrace, tmp_path: Path) -> None:
-    for name in ("one", "two"):
+    for name in ("one", "at-0.1"):
         (tmp_path / name).mkdir()
         run(make_trace, draws=5).to_netcdf(tmp_path / name / "trace.nc")
-    found = compare([tmp_path / "one", tmp_path / "two"], resamples=0)
-    assert [entry.name for entry in found.entries] == ["one", "two"]
+    found = compare([tmp_path / "one", tmp_path / "at-0.1"], resamples=0)
+    assert [entry.name for entry in found.entries] == ["one", "at-0.1"]
     with pytest.raises(UserError, match="no trace at"):
         compare([tmp_path / "three"])
+
+
+def test_labels_that_cannot_be_judged_have_no_interval(make_trace: MakeTrace) -> None:
+    odd = run(make_trace, draws=20).copy(deep=True)
+    odd["predictions_constant_data"]["y"][4] = 9
+    (row,) = compare({"a": odd}, resamples=40).entries
+    assert "accuracy" not in {**row.values, **row.intervals}
+    assert row.intervals["nll"][0] < row.values["nll"] < row.intervals["nll"][1]
+
+
+def test_what_some_seeds_lack_is_averaged_over_the_others() -> None:
+    numbers = ({"nll": 1.0}, {"nll": 2.0, "mmd": 0.1}, {"nll": 4.0, "mmd": 0.3})
+    rows = [Entry(str(k), {"method": "hmc", **one}, {}, None, ()) for k, one in enumerate(numbers)]
+    for order in (rows, rows[::-1]):
+        found = over_seeds(order)
+        assert found.values["mmd"] == pytest.approx(0.2)
+        assert found.values["nll"] == pytest.approx(7 / 3)
+        assert found.intervals["mmd"][1] - 0.2 == pytest.approx(12.7062 * 0.1, rel=1e-4)
+    alone = over_seeds(rows[:2])
+    assert alone.values["mmd"] == 0.1
+    assert "mmd" not in alone.intervals
+
+
+def test_a_reference_that_was_judged_on_other_labels_has_no_agreement(
+    make_trace: MakeTrace,
+) -> None:
+    reference = make_trace(seed=5, draws=20)
+    first = run(make_trace, draws=20)
+    found = compare({"a": first}, reference, resamples=5)
+    assert "a and the reference were judged on different test splits" in " ".join(found.notes)
+    assert {"agreement", "total_variation"}.isdisjoint(found.entries[0].values)
+    assert "mmd" in found.entries[0].values
+    same = compare({"a": first}, run(make_trace, 5, draws=20), resamples=5)
+    assert "agreement" in same.entries[0].intervals
+    assert "different test splits" not in " ".join(same.notes)
+
+
+def test_dead_chains_are_left_out(make_trace: MakeTrace) -> None:
+    whole = run(make_trace, draws=20).copy(deep=True)
+    whole["predictions"]["log_predictive"][1] = -50.0
+    whole["predictions"]["mean"][1] = 1 / 3
+    whole.attrs["dead_chains"] = "[1]"
+    kept = run(make_trace, draws=20).isel(chain=[0, 2, 3])
+    kept.attrs["members"] = "[0, 0, 1]"
+    found, expected = (compare({"a": one}, resamples=0).entries[0] for one in (whole, kept))
+    assert found.values == expected.values
