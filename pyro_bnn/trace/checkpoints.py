@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import xarray as xr
 from safetensors.torch import load_file, save_file
@@ -15,6 +16,8 @@ from torch import Tensor
 from pyro_bnn.errors import UserError
 from pyro_bnn.halving import ran_out_of_memory
 from pyro_bnn.trace.atomic import replacing
+from pyro_bnn.trace.netcdf import BLOCK_BYTES
+from pyro_bnn.trace.reader import draw_block
 from pyro_bnn.trace.schema import encode_attrs, site_dataset, to_numpy
 
 __all__ = ["Imported", "export_checkpoints", "import_checkpoints", "write_trace"]
@@ -194,11 +197,19 @@ def export_checkpoints(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     data = trace[group].to_dataset()
-    return [
-        _write(folder, data, chain, draw)
-        for chain in range(data.sizes["chain"])
-        for draw in range(data.sizes["draw"])
-    ]
+    chains, draws = data.sizes["chain"], data.sizes["draw"]
+    paths: dict[tuple[int, int], Path] = {}
+    # Blocks as they are stored: draw by draw, each would be read once for every draw in it.
+    rows = draw_block(data)
+    together = max(1, BLOCK_BYTES // max(1, data.nbytes // max(1, chains * draws) * rows))
+    for draw in range(0, draws, rows):
+        for chain in range(0, chains, together):
+            places = slice(chain, chain + together), slice(draw, draw + rows)
+            block = data.isel(chain=places[0], draw=places[1]).load()
+            for i, j in np.ndindex(block.sizes["chain"], block.sizes["draw"]):
+                place = chain + i, draw + j
+                paths[place] = _write(folder, block.isel(chain=i, draw=j), *place)
+    return [paths[place] for place in sorted(paths)]
 
 
 def write_trace(trace: xr.DataTree, path: str | Path) -> None:
@@ -253,9 +264,8 @@ def _differences(
             yield f"'{name}' has shape {tuple(tensors[name].shape)}, not {shape}"
 
 
-def _write(folder: Path, data: xr.Dataset, chain: int, draw: int) -> Path:
+def _write(folder: Path, point: xr.Dataset, chain: int, draw: int) -> Path:
     path = folder / f"chain-{chain:04d}-draw-{draw:04d}.safetensors"
-    point = data.isel(chain=chain, draw=draw)
     tensors = {str(n): torch.from_numpy(v.to_numpy().copy()) for n, v in point.data_vars.items()}
     with replacing(path) as temporary:
         save_file(tensors, temporary)

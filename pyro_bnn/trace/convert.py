@@ -123,7 +123,7 @@ def from_pyro(
         sample_shape = (sizes["chain"], sizes["draw"])
         if stats := _sample_stats(source, sample_shape):
             groups["sample_stats"] = site_dataset(stats)
-        likelihood = _log_likelihood(log_likelihood, posterior, program, bool(observed))
+        likelihood = _log_likelihood(log_likelihood, posterior, program)
         if likelihood:
             values = {n: _by_chain(v, sample_shape, num_chains) for n, v in likelihood.items()}
             groups["log_likelihood"] = site_dataset(values, _event_free(dims, values))
@@ -290,7 +290,6 @@ def _log_likelihood(
     wanted: bool | Draws | None,
     posterior: Mapping[str, NDArray[Any]],
     program: _Program,
-    has_observations: bool,
 ) -> Draws:
     if isinstance(wanted, Mapping):
         return wanted

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 
+import dask.array as da
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -120,3 +122,23 @@ def test_there_and_back(tmp_path):
         np.testing.assert_array_equal(again["posterior"][name], trace["posterior"][name])
     with pytest.raises(UserError, match="no group 'canonical_posterior'; it has posterior"):
         export_checkpoints(trace, tmp_path, group="canonical_posterior")
+
+
+def test_export_reads_each_block_once(tmp_path):
+    read = []
+
+    def counted(block):
+        read.append(1)
+        return block
+
+    values = np.random.default_rng(0).normal(size=(3, 8, 5))
+    lazy = da.map_blocks(counted, da.from_array(values, chunks=(3, 4, 5)), meta=np.empty((0, 0, 0)))
+    weights = xr.Dataset({"w": (("chain", "draw", "x"), lazy)})
+    weights["w"].encoding["chunksizes"] = (3, 4, 5)
+    written = export_checkpoints(xr.DataTree.from_dict({"posterior": weights}), tmp_path)
+    assert len(read) == 2
+    assert [path.name for path in written] == [
+        f"chain-{chain:04d}-draw-{draw:04d}.safetensors" for chain in range(3) for draw in range(8)
+    ]
+    for path, expected in zip(written, values.reshape(24, 5), strict=True):
+        np.testing.assert_array_equal(load_file(path)["w"], expected)
