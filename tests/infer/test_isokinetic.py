@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -103,6 +104,26 @@ def test_a_kick_far_beyond_overflow_points_downhill(phase):
     torch.testing.assert_close(unchanged, torch.zeros(5).double(), rtol=0, atol=1e-14)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("time", [0.1, 3.0, 30.0, 300.0])
+def test_a_kick_against_an_uphill_direction_keeps_its_digits(time, dtype):
+    """In two dimensions the tangent of half the angle to the gradient grows by exp(time)."""
+    angle = torch.tensor([0.0, 1e-5, -1e-3, 0.1]).double()
+    direction = torch.stack([angle.cos(), angle.sin()], 1)
+    gradient = torch.tensor([[1.0, 0.0]]).double().expand(4, 2)
+    given = direction, gradient, torch.tensor(time, dtype=torch.float64)
+    turned, kinetic = kick(*(tensor.to(dtype) for tensor in given))
+    half = angle / 2
+    tangent = half.tan() * math.exp(time)
+    expected = 2 * torch.atan(tangent)
+    energy = time + 2 * half.sin().abs().log() + torch.log1p(tangent**-2)
+    energy = torch.where(angle == 0, -time, energy)
+    tolerance = 1e-3 if dtype == torch.float32 else 1e-9
+    wanted = torch.stack([expected.cos(), expected.sin()], 1)
+    torch.testing.assert_close(turned.double(), wanted, rtol=0, atol=tolerance)
+    torch.testing.assert_close(kinetic.double(), energy, rtol=tolerance, atol=tolerance)
+
+
 def test_reversible(phase, root):
     position, direction, errors = trajectory(*phase, root, 0.1, 30)
     assert float((position - phase[0]).abs().max()) > 0.5
@@ -165,3 +186,13 @@ def test_refreshment_forgets_at_its_rate():
     # Directions stay uniform: mean zero, each coordinate with variance 1 / dim.
     assert float(direction.mean(0).abs().max()) < 5 * (1 / 50 / 4000) ** 0.5
     assert float((50 * direction.var(0) - 1).abs().max()) < 5 * (2 / 4000) ** 0.5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_refreshment_after_many_lengths_forgets_everything(dtype):
+    first = draw_direction(torch.zeros(4000, 5, dtype=dtype), torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(1)
+    direction = partial_refresh(first, torch.tensor(500.0, dtype=dtype), generator)
+    torch.testing.assert_close(direction.norm(dim=1), torch.ones(4000, dtype=dtype))
+    # The cosine of two uniform directions has the variance 1 / dim.
+    assert abs(float((first * direction).sum(1).mean())) < 5 * (1 / 5 / 4000) ** 0.5

@@ -104,6 +104,16 @@ def test_a_chain_that_starts_on_a_cliff_is_not_left_behind(targets):
     assert state.step_size.ndim == 0
 
 
+def test_a_target_much_wider_than_the_first_length_is_reached(draw, targets):
+    """Before the mass matrix is known a step is hundreds of times as long as the length."""
+    gaussian, _ = targets
+    start = 1000 * normal(8, 2).float()
+    density = gaussian(1e6 * torch.eye(2))
+    values, infos, _ = draw(MCLMC(None, steps_per_draw=10), density, start, warmup=150, draws=200)
+    assert not any(bool(info.stats["diverging"].any()) for info in infos)
+    assert 0.7 < values.std() / 1000 < 1.4
+
+
 def test_energy_variance_predicts_the_step_that_has_it():
     source = np.random.default_rng(0)
     for first in (0.1, 10.0):

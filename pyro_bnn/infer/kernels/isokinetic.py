@@ -86,12 +86,18 @@ def kick(direction: Tensor, gradient: Tensor, time: Tensor) -> tuple[Tensor, Ten
     norm = gradient.norm(dim=1, keepdim=True).clamp(min=1e-30)
     downhill = -gradient / norm
     delta = time[..., None] * norm / freedom
-    along = (downhill * direction).sum(1, keepdim=True)
+    # (1 + p) / 2 by the sum: p itself rounds to -1 where a direction points uphill.
+    both = downhill + direction
+    half = 0.25 * both.square().sum(1, keepdim=True)
     shrunk = torch.exp(-delta)
     lost = -torch.expm1(-delta)
-    turned = downhill * lost * (1 + shrunk + along * lost) + 2 * shrunk * direction
-    # log(cosh + p sinh) = delta + log(1 + (1 - p) (exp(-2 delta) - 1) / 2)
-    logarithm = delta + torch.log1p(0.5 * (1 - along) * torch.expm1(-2 * delta))
+    # (cosh + p sinh) exp(-delta), the length of what is turned below.
+    weight = half + (1 - half) * shrunk**2
+    turned = downhill * half * lost**2 + shrunk * (both - shrunk * downhill)
+    turned = torch.where(weight > 0, turned / weight, direction)
+    short = torch.log1p((1 - half) * torch.expm1(-2 * delta))
+    long = torch.log(weight).maximum(-2 * delta)
+    logarithm = delta + torch.where(delta < 1, short, long)
     return _unit(turned), freedom * logarithm[:, 0]
 
 
@@ -104,13 +110,15 @@ def draw_direction(like: Tensor, generator: torch.Generator) -> Tensor:
 def partial_refresh(direction: Tensor, time: Tensor, generator: torch.Generator) -> Tensor:
     """Let directions ``(chain, dim)`` decay towards noise for `time` decoherence lengths.
 
-    ``u' = (u + nu z) / |u + nu z|`` with ``nu^2 = (exp(2 time) - 1) / dim``.
+    ``u' = (u + nu z) / |u + nu z|`` with ``nu^2 = (exp(2 time) - 1) / dim``, both terms times
+    exp(-time) so that nothing overflows.
     """
-    scale = (torch.expm1(2 * time) / direction.shape[1]).sqrt()[..., None]
+    kept = torch.exp(-time)[..., None]
+    scale = (-torch.expm1(-2 * time) / direction.shape[1]).sqrt()[..., None]
     noise = torch.randn(
         direction.shape, dtype=direction.dtype, device=direction.device, generator=generator
     )
-    return _unit(direction + scale * noise)
+    return _unit(kept * direction + scale * noise)
 
 
 def spread(direction: Tensor, root: Tensor) -> Tensor:
