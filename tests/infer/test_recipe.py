@@ -18,6 +18,10 @@ SHIPPED = [
     if "[kernel]" in path.read_text(encoding="utf-8")
 ]
 
+FIXED = {"name": "hmc", "step_size": 0.01, "adapt_step_size": False}
+CONTROLLED = {"name": "sgld", "batch_size": 5, "control_variates": True}
+CYCLICAL = {"name": "sghmc", "steps_per_draw": 9, "schedule": "cyclical"}
+
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_shipped_recipes_build_their_kernel(path):
@@ -160,7 +164,17 @@ def test_a_schedule_is_built_from_its_keys():
         ({"kernel": {"name": "chees"}, "run": {"draws": 100}}, False),
         ({"kernel": {"name": "chees"}}, True),
         ({"kernel": {"name": "chees", "adapt_num_steps": False, "num_steps": 105}}, True),
+        ({"kernel": {**FIXED, "trajectory_length": 0.41}}, False),
+        ({"kernel": {**FIXED, "trajectory_length": 0.42}}, True),
+        ({"kernel": {"name": "adjusted-mclmc", "adapt_num_steps": False, "num_steps": 20}}, False),
+        ({"kernel": {"name": "adjusted-mclmc", "adapt_num_steps": False, "num_steps": 21}}, True),
+        ({"kernel": {"name": "mclmc", "steps_per_draw": 21}}, True),
+        ({"kernel": {"name": "mclmc", "steps_per_draw": 20}}, False),
         ({"kernel": {"name": "sgld", "steps_per_draw": 1000}, "run": {"draws": 1000}}, True),
+        ({"kernel": {**CONTROLLED, "steps_per_draw": 20}}, False),
+        ({"kernel": {**CONTROLLED, "steps_per_draw": 21}}, True),
+        ({"kernel": {**CYCLICAL, "exploration": 0.7}}, False),
+        ({"kernel": {**CYCLICAL, "exploration": 0.9}}, True),
         ({"kernel": {"name": "hmc"}, "run": {"compile": "always"}}, True),
         ({"kernel": {"name": "sgld", "steps_per_draw": 10**6}, "run": {"compile": "never"}}, False),
         ({"guide": {"name": "map"}}, False),

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from pyro_bnn.infer.kernels.adjusted_mclmc import AdjustedMCLMC
+from pyro_bnn.infer.kernels.isokinetic import GRADIENTS_PER_STEP
 from pyro_bnn.infer.settings.base import HamiltonianSettings
 from pyro_bnn.logdensity import LogDensity
 
@@ -24,6 +25,11 @@ class AdjustedMCLMCSettings(HamiltonianSettings):
     target_accept_prob: float = Field(
         0.9, gt=0, lt=1, description="Harmonic mean acceptance rate that the step aims at."
     )
+
+    @property
+    def expected_gradients(self) -> int:
+        """Gradients that a step costs each chain, as far as the settings tell; else one."""
+        return 1 if self.adapt_num_steps else GRADIENTS_PER_STEP * round(self.num_steps)
 
     def kernel(self, density: LogDensity) -> AdjustedMCLMC:
         """Build the kernel."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import Field
@@ -28,6 +29,8 @@ class HMCSettings(HamiltonianSettings):
     @property
     def expected_gradients(self) -> int:
         """Gradients that a step costs each chain, as far as the settings tell; else one."""
+        if self.num_steps is None and not self.adapt_step_size:
+            return max(1, round((self.trajectory_length or 2 * math.pi) / self.step_size))
         return self.num_steps or 1
 
     def kernel(self, density: LogDensity) -> HMC:

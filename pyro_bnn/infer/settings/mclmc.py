@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from pyro_bnn.infer.kernels.isokinetic import GRADIENTS_PER_STEP
 from pyro_bnn.infer.kernels.mclmc import MCLMC
 from pyro_bnn.infer.settings.base import KernelSettings
 from pyro_bnn.logdensity import LogDensity
@@ -35,7 +36,7 @@ class MCLMCSettings(KernelSettings):
     @property
     def expected_gradients(self) -> int:
         """Gradients that a step costs each chain, as far as the settings tell; else one."""
-        return self.steps_per_draw
+        return GRADIENTS_PER_STEP * self.steps_per_draw
 
     def kernel(self, density: LogDensity) -> MCLMC:
         """Build the kernel."""

@@ -49,8 +49,11 @@ class StochasticGradientSettings(KernelSettings):
 
     @property
     def expected_gradients(self) -> int:
-        """Gradients that a step costs each chain, as far as the settings tell; else one."""
-        return self.steps_per_draw
+        """Gradients that a step costs each chain: those of the exploration, and of both points."""
+        steps, schedule = self.steps_per_draw, self._schedule()
+        if isinstance(schedule, Cyclical):
+            steps = schedule.cycle_steps // max(1, schedule.sampling // steps)
+        return steps * (2 if self.control_variates else 1)
 
     @model_validator(mode="after")
     def _refuse_keys_of_other_schedules(self) -> Self:
