@@ -73,9 +73,21 @@ def latent_nodes(trace: poutine.trace_struct.Trace) -> Iterator[tuple[str, Node]
             yield name, node
 
 
-def sum_log_likelihood(trace: poutine.trace_struct.Trace, latent: Collection[str]) -> Tensor:
-    """Sum the log probabilities of all sites that are not `latent`."""
-    terms = [node["log_prob_sum"] for name, node in _sample_nodes(trace) if name not in latent]
+def sum_log_likelihood(
+    trace: poutine.trace_struct.Trace,
+    latent: Collection[str],
+    of_rows: Collection[str] = (),
+    share: float = 1.0,
+) -> Tensor:
+    """Sum the log probabilities of all sites that are not `latent`.
+
+    Those of the sites `of_rows`, a term for each row of a minibatch, count `share` times.
+    """
+    rows, others = [], []
+    for name, node in _sample_nodes(trace):
+        if name not in latent:
+            (rows if name in of_rows else others).append(node["log_prob_sum"])
+    terms = ([sum(rows[1:], rows[0]) * share] if rows else []) + others
     start: Tensor = trace.nodes[next(iter(latent))]["log_prob_sum"] * 0 if not terms else terms[0]
     return sum(terms[1:], start)
 

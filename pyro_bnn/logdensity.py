@@ -295,7 +295,7 @@ class LogDensity(PyroModel):
         args, kwargs, scale = self.minibatch(indices)
         trace = run_model(self.model, values, args, kwargs, chosen)
         prior = sum((trace.nodes[name]["log_prob_sum"] for name in self.sites), log_det)
-        return prior, sum_log_likelihood(trace, self.sites) * scale
+        return prior, sum_log_likelihood(trace, self.sites, self.of_rows, scale)
 
     def _potential(
         self, z: Tensor, indices: Rows | None, statistics: Mapping[str, Tensor] | None = None

@@ -42,9 +42,11 @@ class Prototype:
     statistics : dict of str to Statistic
         Running statistics that the model declares.
     observed : tuple of str
-        Observed sites.
+        Observed sites: factors, then those that observe a value.
     rows : int
         Rows of data that are observed, zero where what is observed has none.
+    of_rows : frozenset of str
+        Observed sites and factors with a term for each of these rows.
     some : Arguments
         What the model was run on: its arguments, with a few of their rows where they have many.
     subsampling, asking : set of str
@@ -57,6 +59,7 @@ class Prototype:
     statistics: dict[str, Statistic]
     observed: tuple[str, ...]
     rows: int
+    of_rows: frozenset[str]
     some: Arguments
     subsampling: set[str]
     asking: set[str]
@@ -65,10 +68,10 @@ class Prototype:
 
 
 def learn(model: Callable[..., Any], arguments: Arguments) -> Prototype:
-    """Run a model once, on a few rows of its data where these have many.
+    """Run a model on its data, or on a few of their rows where they have many.
 
     Data may be larger than memory. A model that does not run on few rows, observes another number
-    of them or draws a subsample by itself is run on all.
+    of them, draws a subsample by itself or has sites that grow with the rows is run on all.
 
     Parameters
     ----------
@@ -84,13 +87,17 @@ def learn(model: Callable[..., Any], arguments: Arguments) -> Prototype:
     """
     count = arguments.longest()
     if count > _MANY:
-        few = arguments.choose(count, lambda leaf: leaf[:_FEW])
         try:
-            found = _read(model, few, arguments)
+            found, more = (
+                _read(model, arguments.choose(count, lambda leaf, n=n: leaf[:n]), arguments)
+                for n in (_FEW, _FEW + 1)
+            )
         except UserError:
             # With all rows it may run, and its complaint is about those.
             return _read(model, arguments, arguments)
-        if found.rows == _FEW and not found.asking:
+        # Sites that grow with the rows are as long as the data.
+        grow = [{n: site.shape for n, site in one.sites.items()} for one in (found, more)]
+        if found.rows == _FEW and not found.asking and grow[0] == grow[1]:
             return replace(found, rows=count)
     return _read(model, arguments, arguments)
 
@@ -117,14 +124,19 @@ def _read(model: Callable[..., Any], arguments: Arguments, whole: Arguments) -> 
         pairs = zip(arguments.tensors(), whole.tensors(), strict=True)
         given = (all_rows for some_rows, all_rows in pairs if some_rows is node["value"])
         _refuse_labels(name, node["fn"], next(given, node["value"]))
-    shapes = [node["value"].shape for node in observed.values()]
-    rows = next((shape[0] for shape in shapes if shape), 0)
+    factors = [name for name, node in observed.items() if isinstance(node["fn"], dist.Unit)]
+    values = [name for name in observed if name not in factors]
+    # The value of a factor is empty; its rows are those of the plates around it.
+    shapes = {name: observed[name]["value"].shape for name in values}
+    shapes |= {name: observed[name]["fn"].batch_shape for name in factors}
+    rows = next((shape[0] for shape in shapes.values() if shape), 0)
     first = latent[next(iter(sites))]["value"]
     return Prototype(
         sites=sites,
         statistics=read_statistics(trace.nodes),
-        observed=tuple(observed),
+        observed=(*factors, *values),
         rows=rows,
+        of_rows=frozenset(name for name, shape in shapes.items() if shape[:1] == (rows,)),
         some=arguments,
         subsampling=subsampling,
         asking=asking,

@@ -40,9 +40,11 @@ class PyroModel:
     dim : int
         Length of a flat position.
     observed : tuple of str
-        Observed sites.
+        Observed sites: factors, then those that observe a value.
     rows : int
         Rows of data that are observed, zero where what is observed has none.
+    of_rows : frozenset of str
+        Observed sites and factors with a term for each of these rows.
     some : Arguments
         What the model was run on: its data, a few of their rows where they have many.
     dtype, device
@@ -70,6 +72,7 @@ class PyroModel:
         self.dim = sum(site.stop - site.start for site in found.sites.values())
         self.observed = found.observed
         self.rows = found.rows
+        self.of_rows = found.of_rows
         self.some = found.some
         self.dtype: torch.dtype = found.dtype
         self.device: torch.device = found.device
@@ -127,11 +130,23 @@ class PyroModel:
         return Arguments(self.args, self.kwargs).with_rows(self.rows)
 
     def minibatch(self, indices: Rows | None) -> tuple[tuple[Any, ...], dict[str, Any], float]:
-        """Return the model's arguments for a minibatch without a chain axis, and N / B."""
+        """Return the model's arguments for a minibatch without a chain axis, and N / B.
+
+        Raises
+        ------
+        UserError
+            If the model is called with no data of which rows could be taken.
+        """
         if indices is None or (self._subsample_plates and isinstance(indices, Tensor)):
             return self.args, self.kwargs, 1.0
         given = None if isinstance(indices, Tensor) else iter(indices)
         size = indices.shape[-1] if isinstance(indices, Tensor) else len(indices[0])
+        if size != self.rows and not self.row_data():
+            raise UserError(
+                f"the model observes {self.rows} rows, but none of its arguments has as many, so "
+                "that no minibatch or chunk of them can be taken: call it with its data, "
+                "model(x, y), rows first"
+            )
         chosen = Arguments(self.args, self.kwargs).choose(
             self.rows, lambda leaf: leaf[indices] if given is None else next(given)
         )

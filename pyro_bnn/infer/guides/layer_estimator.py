@@ -123,7 +123,8 @@ class LayerEstimator:
         trace, share = run_noisily(
             density, layers, values, means, deviations, drawn[density.dim :], indices
         )
-        fit = sum_log_likelihood(trace, density.sites) * share / density.likelihood_temperature
+        fit = sum_log_likelihood(trace, density.sites, density.of_rows, share)
+        fit = fit / density.likelihood_temperature
         prior = loc.new_zeros(())
         for name, site in density.sites.items():
             plain = isinstance(site.transform, ComposeTransform) and not site.transform.parts
