@@ -223,8 +223,9 @@ class MCMC:
             keep_freed_memory()
         warmup = self.kernel.warmup(self.warmup_steps)
         generator = torch.Generator(density.device)
-        # What an earlier run left here is either on disk already or given up.
-        self._block.clear()
+        # What an earlier run left here is on disk already, given up, or in the hands of the caller,
+        # whose draws stay theirs.
+        self._block = DrawBlock(self._block.capacity)
         if self._checkpoint is not None and self._checkpoint.exists():
             if not resume:
                 raise UserError(
@@ -238,6 +239,12 @@ class MCMC:
                     f"MCMC: the run in {self._checkpoint.directory} has "
                     f"{tuple(snapshot.state.position.shape)} chains and dimensions, not "
                     f"{expected}: resume it unchanged, or choose another run_dir"
+                )
+            done = snapshot.progress
+            if done.draws and done.warmup != self.warmup_steps:
+                raise UserError(
+                    f"MCMC: the run in {self._checkpoint.directory} has drawn after {done.warmup} "
+                    f"steps of warm-up, not {self.warmup_steps}: give warmup_steps={done.warmup}"
                 )
             generator.set_state(snapshot.generator)
             state, self.progress = snapshot.state, snapshot.progress
@@ -300,7 +307,7 @@ class MCMC:
                     f"MCMC: initial_params has {found} for site '{name}', give unconstrained "
                     f"values of shape {expected}, chains first"
                 )
-        position = density.flatten(params)
+        position = density.flatten(params).to(density.device, density.dtype)
         value, gradient = density.value_and_grad(position)
         bad = ~(value.isfinite() & gradient.isfinite().all(dim=1))
         if bool(bad.any()):

@@ -311,6 +311,31 @@ def test_run_again_starts_anew():
     assert mcmc.progress.draws == 12
 
 
+def test_draws_that_were_handed_out_stay_as_they_are():
+    def model(y):
+        mean = pyro.sample("mean", dist.Normal(0.0, 10.0))
+        pyro.sample("y", dist.Normal(mean, 0.1), obs=y)
+
+    mcmc = MCMC(HMC(model, num_steps=4), 20, warmup_steps=50, seed=0, disable_progbar=True)
+    found = []
+    for value in (0.0, 5.0):
+        mcmc.run(torch.tensor(value))
+        found.append(mcmc.get_samples()["mean"])
+    assert [round(float(draws.mean())) for draws in found] == [0, 5]
+
+
+def test_one_object_takes_data_of_another_width():
+    def model(x, y):
+        weight = pyro.sample("weight", dist.Normal(x.new_zeros(x.shape[1]), 1.0).to_event(1))
+        with pyro.plate("data", len(x)):
+            pyro.sample("y", dist.Normal(x @ weight, 1.0), obs=y)
+
+    mcmc = MCMC(HMC(model, num_steps=2), 5, warmup_steps=2, disable_progbar=True)
+    for x in (X, X[:, :1]):
+        mcmc.run(x, Y)
+        assert mcmc.get_samples()["weight"].shape == (5, x.shape[1])
+
+
 def test_hook_is_called_after_every_step():
     calls = []
 
@@ -384,6 +409,12 @@ def test_initial_params_are_where_the_chains_start():
     values = mcmc.get_samples()
     torch.testing.assert_close(values["weight"], start["weight"], atol=1e-6, rtol=0)
     torch.testing.assert_close(values["noise"], torch.ones(3).double(), atol=1e-6, rtol=0)
+
+
+def test_initial_params_take_the_precision_of_the_model():
+    start = {"weight": 3 * torch.ones(3, 2), "noise": torch.zeros(3)}
+    drawn = run(initial_params=start, warmup_steps=0, num_samples=1).get_samples()
+    assert drawn["weight"].dtype == drawn["noise"].dtype == torch.float64
 
 
 @pytest.mark.parametrize(
@@ -597,3 +628,13 @@ def test_a_run_of_another_size_is_not_resumed(tmp_path):
     with pytest.raises(UserError, match=r"\(3, 3\).*not \(4, 3\)"):
         run(run_dir=tmp_path, num_chains=4, resume=True)
     assert_same_draws(trace_of(tmp_path), before)
+
+
+def test_a_run_that_has_drawn_does_not_warm_up_again(tmp_path):
+    """Without a number, warm-up is as long as the run: a longer run would adapt between draws."""
+    before = trace_of_run(tmp_path)
+    with pytest.raises(UserError, match=r"drawn after 30 steps of warm-up, not 24: .*steps=30"):
+        run(run_dir=tmp_path, num_samples=24, warmup_steps=None, resume=True)
+    assert_same_draws(trace_of(tmp_path), before)
+    longer = run(run_dir=tmp_path, num_samples=24, resume=True)
+    assert longer.progress.draws == 24
