@@ -127,14 +127,14 @@ class LogDensity(PyroModel):
             return torch.cat([draw_starts(self, 1, generator[c], strategy) for c in chains])
 
         position = draw(range(num_chains))
-        for _ in range(attempts):
+        for _ in range(attempts + 1):
             value, gradient = self.value_and_grad(position, indices)
             bad = ~(value.isfinite() & gradient.isfinite().all(dim=1))
             if not bool(bad.any()):
                 return position
-            position = position.clone()
+            tried, position = position, position.clone()
             position[bad] = draw(bad.nonzero().flatten().tolist())
-        raise UserError(self.explain_start(position[bad][0]))
+        raise UserError(self.explain_start(tried[bad][0]))
 
     # Densities
 

@@ -542,6 +542,25 @@ def test_start_that_is_not_finite_names_the_site_and_its_value(observed, value):
         density.initial_position(2, torch.Generator().manual_seed(0), attempts=3)
 
 
+@pytest.mark.parametrize("attempts", [0, 1])
+def test_a_start_that_failed_is_the_one_that_is_told(attempts):
+    """Not the draw after it, which nobody has tried."""
+
+    def half():
+        value = pyro.sample("value", dist.Normal(torch.zeros(()), 1.0))
+        pyro.factor("edge", torch.where(value > 0, 0.0, -torch.inf))
+
+    density, told = LogDensity(half), []
+    for seed in range(12):
+        try:
+            density.initial_position(2, torch.Generator().manual_seed(seed), attempts=attempts)
+        except UserError as error:
+            told.append(str(error))
+    # Both chains start well with probability 1/4, or 9/16 when they may draw again.
+    assert 0 < len(told) < 12
+    assert all("-inf at site 'edge'" in sentence for sentence in told)
+
+
 def test_gradient_that_is_not_finite_at_the_start_is_told():
     def model(y):
         mu = pyro.sample("mu", dist.Normal(torch.zeros(2), 1.0).to_event(1))
