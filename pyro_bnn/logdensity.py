@@ -55,7 +55,8 @@ class LogDensity(PyroModel):
     ------
     UserError
         If the model fails on its data, has discrete latent sites or none at all, draws random
-        numbers outside of ``pyro.sample`` or branches on the value of a latent site.
+        numbers outside of ``pyro.sample``, branches on the value of a latent site or has a site
+        whose support depends on another.
 
     Examples
     --------
@@ -396,3 +397,4 @@ class LogDensity(PyroModel):
                 "the model draws random numbers outside of pyro.sample: its log density changes "
                 "from one call to the next; make the draw a latent site or fix it before the model"
             )
+        self._refuse_moving_supports()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Self
 
 import pyro.poutine as poutine
 import torch
 from torch import Tensor
+from torch.distributions import biject_to
 from torch.fx import GraphModule
 
 from pyro_bnn.errors import UserError
@@ -16,7 +18,7 @@ from pyro_bnn.graph import trace_graph
 from pyro_bnn.handlers import run_model, sum_log_likelihood, without_validation
 from pyro_bnn.prototype import learn
 from pyro_bnn.rows import Arguments, Rows
-from pyro_bnn.sites import example_values
+from pyro_bnn.sites import example_values, is_identity
 
 __all__ = ["PyroModel"]
 
@@ -302,6 +304,23 @@ class PyroModel:
         return graph
 
     # Private
+
+    def _refuse_moving_supports(self) -> None:
+        """Refuse sites whose support depends on other sites: a transform is that of one draw."""
+        bounded = [site for site in self.sites.values() if not is_identity(site.transform)]
+        if not bounded:
+            return
+        values = self.example_values()
+        with without_validation(), torch.no_grad():
+            trace = run_model(self.model, values, self.some.args, self.some.kwargs, None)
+        for site in bounded:
+            there = replace(site, transform=biject_to(trace.nodes[site.name]["fn"].support))
+            if not torch.equal(example_values([there], self._like)[site.name], values[site.name]):
+                raise UserError(
+                    f"the support of site '{site.name}' depends on the value of another latent "
+                    "site, but is held at that of one draw: sample it on a fixed support and move "
+                    f"it, as in a * pyro.sample('{site.name}', dist.Uniform(0.0, 1.0))"
+                )
 
     @property
     def _like(self) -> Tensor:

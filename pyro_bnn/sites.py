@@ -54,7 +54,7 @@ def read_site(name: str, node: Node, start: int) -> Site:
     Raises
     ------
     UserError
-        If its name cannot be stored, or its values are discrete.
+        If its name cannot be stored, its values are discrete, or no transform leads to them.
     """
     if "/" in name:
         raise UserError(f"site '{name}' has a '/' in its name: rename it, a trace cannot store it")
@@ -64,9 +64,16 @@ def read_site(name: str, node: Node, start: int) -> Site:
             f"latent site '{name}' is discrete ({type(node['fn']).__name__}): gradient-based "
             "samplers need continuous sites; sum it out or observe it"
         )
-    transform = biject_to(support)
     shape = node["value"].shape
-    unconstrained = transform.inverse_shape(shape)
+    try:
+        transform = biject_to(support)
+        unconstrained = transform.inverse_shape(shape)
+    except NotImplementedError as error:
+        raise UserError(
+            f"latent site '{name}' ({type(node['fn']).__name__}) has the support {support}, which "
+            "has no bijection with unconstrained space: build the value of sites that have one, "
+            "such as a covariance of LKJCholesky and HalfNormal"
+        ) from error
     return Site(
         name, shape, unconstrained, support, transform, start, start + unconstrained.numel()
     )

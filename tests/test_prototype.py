@@ -88,3 +88,57 @@ def test_labels_beyond_the_first_rows_are_looked_at():
     y[-1] = 3
     with pytest.raises(UserError, match="labels from 0 to 3 under a Categorical of 3 classes"):
         LogDensity(classes, torch.zeros(3000, 3), y)
+
+
+def on_an_interval(x, y=None):
+    top = pyro.sample("top", dist.Uniform(1.0, 3.0))
+    below = pyro.sample("below", dist.Uniform(0.0, top))
+    pyro.sample("y", dist.Normal(below, 1.0), obs=x[0, 0])
+
+
+def above_a_bound(x, y=None):
+    low = pyro.sample("low", dist.Normal(0.0, 1.0))
+    pyro.sample("high", dist.Pareto(low.exp().expand(2), 2.0).to_event(1))
+    pyro.sample("y", dist.Normal(low, 1.0), obs=x[0, 0])
+
+
+def of_a_mixture(x, y=None):
+    parts = dist.Categorical(torch.ones(2)), dist.Normal(torch.zeros(2), torch.tensor([0.1, 1.0]))
+    weight = pyro.sample("weight", dist.MixtureSameFamily(*parts))
+    pyro.sample("y", dist.Normal(weight, 1.0), obs=x[0, 0])
+
+
+def on_a_sphere(x, y=None):
+    axis = pyro.sample("axis", dist.ProjectedNormal(torch.ones(3)))
+    pyro.sample("y", dist.Normal(axis.sum(), 1.0), obs=x[0, 0])
+
+
+@pytest.mark.parametrize(
+    ("model", "sentence"),
+    [
+        (on_an_interval, "support of site 'below' depends on the value of another latent site"),
+        (above_a_bound, "support of site 'high' depends on the value of another latent site"),
+        (of_a_mixture, r"latent site 'weight' \(MixtureSameFamily\) has the support Mixture"),
+        (on_a_sphere, r"latent site 'axis' \(ProjectedNormal\) has the support Sphere"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_supports_that_no_fixed_transform_reaches_are_refused(model, sentence):
+    with pytest.raises(UserError, match=sentence):
+        LogDensity(model, X, None)
+
+
+def test_supports_that_are_fixed_are_taken_whatever_they_are():
+    def model(x, y=None):
+        low = pyro.sample("low", dist.Normal(0.0, 1.0))
+        pyro.sample("box", dist.Uniform(torch.tensor([-1.0, 0.0]), 2.0).to_event(1))
+        pyro.sample("shares", dist.Dirichlet(torch.ones(3)))
+        pyro.sample("turns", dist.LKJCholesky(3, 1.0))
+        pyro.sample("above", dist.Pareto(torch.tensor(0.5), 2.0))
+        pyro.sample("y", dist.Normal(low, 1.0), obs=x[0, 0])
+
+    density = LogDensity(model, X, None)
+    assert density.dim == 1 + 2 + 2 + 3 + 1
+    position = density.initial_position(3, torch.Generator().manual_seed(0))
+    for name, value in density.constrain(position).items():
+        assert bool(density.sites[name].support.check(value).all())
