@@ -359,6 +359,7 @@ def test_hmc_steps_follow_from_the_trajectory_or_its_number(targets):
     [
         ({"trajectory_length": 1.0, "num_steps": 3}, "not both"),
         ({"num_steps": 0}, "num_steps is 0"),
+        ({"trajectory_length": -1.0}, r"trajectory_length is -1\.0"),
         ({"jitter": 1.0}, "jitter is 1.0"),
     ],
 )

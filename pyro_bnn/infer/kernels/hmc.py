@@ -90,6 +90,8 @@ class HMC(HamiltonianKernel):
         )
         if trajectory_length is not None and num_steps is not None:
             raise UserError("HMC: give trajectory_length or num_steps, not both")
+        if trajectory_length is not None and trajectory_length <= 0:
+            raise UserError(f"HMC: trajectory_length is {trajectory_length}, give a number > 0")
         if num_steps is not None and num_steps < 1:
             raise UserError(f"HMC: num_steps is {num_steps}, give at least 1")
         if not 0 <= jitter < 1:
