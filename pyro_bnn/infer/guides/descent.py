@@ -189,11 +189,12 @@ class Descent:
         training = self._objective.training
         pull = self._prior_pull() if training.decoupled else {}
         scaled = {name: value / (count * self._rows) for name, value in gradients.items()}
+        for name, direction in pull.items():
+            scaled[name] = scaled[name] - direction / self._rows
         if training.clip_norm is not None:
             scaled = _shortened(scaled, training.clip_norm)
         for name, parameter in self.parameters.items():
-            gradient = scaled[name]
-            parameter.grad = gradient - pull[name] / self._rows if pull else gradient
+            parameter.grad = scaled[name]
         self._optimiser.step()
         for name, direction in pull.items():
             rate = self._optimiser.param_groups[0]["lr"]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
 from pyro.infer.autoguide.initialization import init_to_value
+from torch import nn
 from torch.utils.data import TensorDataset
 
 from pyro_bnn import Data, LogDensity, Split, UserError, logdensity
@@ -14,6 +17,7 @@ from pyro_bnn.infer.guides import Ensemble, MeanField, PointEstimate, Training
 from pyro_bnn.infer.guides.seeds import generators
 from pyro_bnn.nn import gaussian
 
+SCALE = 1.5  # of the prior of the network in conftest
 SGD = {"optimiser": "sgd", "learning_rate": 0.05, "schedule": "constant"}
 
 
@@ -175,6 +179,32 @@ def test_long_gradients_are_shortened_member_by_member(net):
         expected = start[member] - rate * weights.grad
         found = PointEstimate(density, training).fit(seed=seed).state["position"][0]
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_pull_of_the_prior_is_not_shortened_where_it_passes_the_gradient_by(net):
+    """As torch's AdamW decays weights after `clip_grad_norm_` of a loss that has no prior."""
+    limit, rate = 0.02, 0.05
+    training = Training(
+        epochs=20,
+        batch_size=None,
+        optimiser="adamw",
+        learning_rate=rate,
+        schedule="constant",
+        clip_norm=limit,
+    )
+    found = PointEstimate(net.density, training).fit(seed=3).state["position"][0]
+    start = net.density.initial_position(1, generators([3], net.density.device))[0]
+    own = copy.deepcopy(net.net)
+    nn.utils.vector_to_parameters(start, own.parameters())
+    decay = 1 / (SCALE**2 * len(net.x))
+    optimiser = torch.optim.AdamW(own.parameters(), lr=rate, weight_decay=decay)
+    for _ in range(20):
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(own(net.x), net.y).backward()
+        nn.utils.clip_grad_norm_(own.parameters(), limit)
+        optimiser.step()
+    expected = nn.utils.parameters_to_vector(own.parameters()).detach()
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-8)
 
 
 def test_a_member_whose_noise_starts_small_needs_short_gradients():
