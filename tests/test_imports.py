@@ -56,6 +56,7 @@ ALLOWED = {
         "logdensity",
         "on_demand",
         "running_statistics",
+        "sites",
         "trace",
     },
     "symmetry": {

@@ -15,6 +15,7 @@ from pyro_bnn.infer.guides.guide import Guide
 from pyro_bnn.infer.guides.seeds import uniform
 from pyro_bnn.infer.guides.training import Training
 from pyro_bnn.logdensity import LogDensity, Rows
+from pyro_bnn.sites import is_identity
 
 __all__ = ["Dropout"]
 
@@ -115,8 +116,10 @@ class Dropout(Guide):
 
     def _rates(self, density: LogDensity) -> dict[str, float]:
         weights = [name for name, site in density.sites.items() if len(site.shape) > 1]
+        free = [name for name in weights if is_identity(density.sites[name].transform)]
         if not isinstance(self.rates, Mapping):
-            found = dict.fromkeys(weights[1:], self.rates)
+            # The scales of a hierarchical prior have the axes of a weight too.
+            found = dict.fromkeys(free[1:], self.rates)
         else:
             found = {}
             for name in weights:
@@ -134,9 +137,7 @@ class Dropout(Guide):
                 "Dropout: no weight reads hidden units; give rate as a dict of site names"
             )
         for name in found:
-            site = density.sites[name]
-            probe = torch.full(site.unconstrained_shape, -1.0, dtype=density.dtype)
-            if not torch.equal(site.transform(probe), probe):
+            if name not in free:
                 raise UserError(f"Dropout: site '{name}' is constrained, a mask would leave it")
         return found
 

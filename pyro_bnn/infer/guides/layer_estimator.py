@@ -9,7 +9,6 @@ from typing import Any
 import pyro.distributions as dist
 import torch
 from torch import Tensor
-from torch.distributions.transforms import ComposeTransform
 from torch.func import grad_and_value, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -18,6 +17,7 @@ from pyro_bnn.handlers import batchable, sum_log_likelihood
 from pyro_bnn.infer.guides.layer_noise import find_layers, noise_size, run_noisily
 from pyro_bnn.infer.guides.seeds import normal
 from pyro_bnn.logdensity import LogDensity, Rows
+from pyro_bnn.sites import is_identity
 
 __all__ = ["LayerEstimator"]
 
@@ -127,7 +127,7 @@ class LayerEstimator:
         fit = fit / density.likelihood_temperature
         prior = loc.new_zeros(())
         for name, site in density.sites.items():
-            plain = isinstance(site.transform, ComposeTransform) and not site.transform.parts
+            plain = is_identity(site.transform)
             known = _expected(trace.nodes[name], means[name], deviations[name]) if plain else None
             if known is None:
                 jacobian = site.transform.log_abs_det_jacobian(free[name], values[name]).sum()

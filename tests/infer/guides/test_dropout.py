@@ -10,6 +10,7 @@ import torch
 from pyro_bnn import LogDensity, UserError
 from pyro_bnn.infer.guides import Dropout, Ensemble, Training
 from pyro_bnn.infer.predict import predict
+from pyro_bnn.nn import Horseshoe, categorical, lift
 
 TRAINING = Training(epochs=5, batch_size=8, learning_rate=0.05)
 
@@ -59,6 +60,15 @@ def test_the_first_weight_reads_data_and_keeps_them(net):
     assert (keep[first.start : first.stop] == 1).all()
     assert (keep[last.start : last.stop] == 0.75).all()
     assert unit[last.start : last.stop].reshape(2, 4).tolist() == [[1, 2, 3, 4]] * 2
+
+
+def test_the_scales_of_a_prior_are_no_weights(net):
+    bnn = lift(net.net, prior=Horseshoe())
+    density = LogDensity(lambda x, y=None: categorical(bnn(x), y), net.x, net.y)
+    unit, _ = Dropout(density, rate=0.25)._units(density)
+    sites = density.sites.items()
+    masked = [name for name, site in sites if bool(unit[site.start : site.stop].any())]
+    assert masked == ["2.weight"]
 
 
 def by_hand(x, y=None):

@@ -11,7 +11,7 @@ from torch import nn
 
 from pyro_bnn import LogDensity, UserError
 from pyro_bnn.infer.guides import Ensemble, MeanField, Training, layer_estimator
-from pyro_bnn.infer.guides.layer_noise import find_layers
+from pyro_bnn.infer.guides.layer_noise import find_layers, noise_size
 from pyro_bnn.nn import Laplace, Normal, categorical, lift
 
 DRAWS = 2000
@@ -104,6 +104,21 @@ def test_outputs_are_drawn_where_a_weight_meets_a_row_once():
         "3.weight": True,
     }
     assert not find_layers(tokens(), None, local=True)["mix.weight"].local
+
+
+def test_a_normal_prior_adds_no_noise():
+    """Where all outputs are drawn, the weights that are drawn beside them do not count."""
+    density = linear()
+    estimator = layer_estimator.LayerEstimator(density, 1.0, local=True)
+    layers = find_layers(density, None, local=True)
+    source = torch.Generator().manual_seed(0)
+    outputs = torch.randn(noise_size(layers, 16), generator=source).double()
+    parameters = torch.cat([torch.ones(density.dim), -torch.ones(density.dim)]).double()
+    weights = torch.randn(2, density.dim, generator=source).double()
+    first, second = (
+        estimator._loss(layers, parameters, torch.cat([drawn, outputs]), None) for drawn in weights
+    )
+    torch.testing.assert_close(first, second, rtol=1e-12, atol=0)
 
 
 def test_members_do_not_see_each_other(net):
