@@ -11,6 +11,7 @@ import pyro.poutine as poutine
 import torch
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
+from torch.distributions import constraints
 
 from pyro_bnn.errors import UserError
 from pyro_bnn.handlers import (
@@ -220,6 +221,21 @@ def _refuse_labels(name: str, law: Any, value: Tensor) -> None:
                 f"site '{name}' observes labels from {low:g} to {high:g} under a Categorical of "
                 f"{classes} classes: they have to be numbered from 0 to {classes - 1}"
             )
+    outside = _outside(law, value)
+    if outside.numel():
+        raise UserError(
+            f"site '{name}' observes {float(outside[0]):g} under a {type(law).__name__}, whose "
+            f"support is {type(law).support}"
+        )
+
+
+def _outside(law: Any, value: Tensor) -> Tensor:
+    """Values that are no number of the law's support, where that is the same for all parameters."""
+    support = getattr(type(law), "support", None)
+    fixed = isinstance(support, constraints.Constraint) and not constraints.is_dependent(support)
+    if not fixed or support is constraints.real or support.event_dim:
+        return value[:0].flatten()
+    return value[~(support.check(value) | value.isnan())]
 
 
 def why_not_batched(message: str) -> str:

@@ -68,15 +68,23 @@ def truths(x, y=None):
         return pyro.sample("y", dist.Bernoulli(logits=x @ weight), obs=y)
 
 
+def rates(x, y=None):
+    weight = pyro.sample("w", dist.Normal(torch.zeros(3), 1.0).to_event(1))
+    with pyro.plate("data", len(x)):
+        return pyro.sample("y", dist.Poisson((x @ weight).exp()), obs=y)
+
+
 @pytest.mark.parametrize(
     ("model", "x", "y", "sentence"),
     [
         (classes, X, torch.arange(20) % 3 + 1, "'y' observes labels from 1 to 3 under .* 0 to 2"),
         (classes, X, torch.arange(20) % 3 - 1, "'y' observes labels from -1 to 1 under"),
         (truths, X, torch.arange(20) % 2, r"labels of type int64 under a Bernoulli: give it y\.fl"),
+        (truths, X, torch.arange(20) % 2 * 2.0 - 1, r"observes -1 under a Bernoulli, .* Boolean"),
+        (rates, X, torch.arange(20) + 0.5, r"observes 0\.5 under a Poisson, .*lower_bound=0"),
         (classes, X.double(), torch.arange(20) % 3, r"one precision: x\.float\(\), or net\.double"),
     ],
-    ids=["from-one", "negative", "integers", "double"],
+    ids=["from-one", "negative", "integers", "signs", "halves", "double"],
 )
 def test_data_that_do_not_suit_the_likelihood_are_refused(model, x, y, sentence):
     with pytest.raises(UserError, match=sentence):

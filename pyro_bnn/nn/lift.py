@@ -182,12 +182,16 @@ def _refuse_idle_patterns(patterns: Sequence[str], parameters: Mapping[str, Tens
 
 
 def _fan_in(name: str, parameters: Mapping[str, Tensor]) -> int:
-    """Count the inputs of a parameter's layer; a bias has those of the weight beside it."""
+    """Count the inputs of a parameter's layer; a bias has those of the weight beside it.
+
+    In an attention layer that of ``in_proj_bias`` is ``in_proj_weight``.
+    """
     parameter = parameters[name]
     if parameter.ndim < 2:
-        layer = name.rpartition(".")[0]
-        beside = parameters.get(f"{layer}.weight" if layer else "weight")
-        if beside is None or beside.ndim < 2:
+        layer, dot, own = name.rpartition(".")
+        names = [layer + dot + beside for beside in (own.replace("bias", "weight"), "weight")]
+        weights = [parameters[n] for n in names if n in parameters and parameters[n].ndim > 1]
+        if not weights:
             return 1
-        parameter = beside
+        parameter = weights[0]
     return parameter[0].numel()

@@ -32,7 +32,7 @@ def binary(logits: Tensor, y: Tensor | None = None, *, name: str = "y") -> Tenso
     Raises
     ------
     UserError
-        If the number of labels is not that of the rows of logits.
+        If the number of labels is not that of the rows of logits, or these are several a row.
     """
     logits = _column(logits, y, name)
     # Labels of another dtype would be refused (integers) or lower the precision (float32).
@@ -66,7 +66,7 @@ def gaussian(
     Raises
     ------
     UserError
-        If the number of values is not that of the rows of `mean`.
+        If `mean` has several values a row, or another number of rows than `y`.
     """
     mean = _column(mean, y, name)
     deviation = _noise(noise, mean)
@@ -130,7 +130,7 @@ def student_t(
     Raises
     ------
     UserError
-        If `df` is not positive, or the number of values is not that of the rows of `mean`.
+        If `df` is not positive, or `mean` has several values a row, or other rows than `y`.
     """
     if df <= 0:
         raise UserError(f"site '{name}': df is {df}, give a number > 0")
@@ -147,7 +147,7 @@ def poisson(log_rate: Tensor, y: Tensor | None = None, *, name: str = "y") -> Te
     Raises
     ------
     UserError
-        If the number of counts is not that of the rows of `log_rate`.
+        If the number of counts is not that of the rows, or `log_rate` has several values a row.
     """
     log_rate = _column(log_rate, y, name)
     y = None if y is None else y.to(log_rate.dtype)
@@ -158,6 +158,11 @@ def poisson(log_rate: Tensor, y: Tensor | None = None, *, name: str = "y") -> Te
 
 def _column(output: Tensor, y: Tensor | None, name: str) -> Tensor:
     """One value a row, ``(data,)``."""
+    if output.ndim == 0 or output.numel() != len(output):
+        raise UserError(
+            f"site '{name}' needs one output of the network a row; this one gives "
+            f"{tuple(output.shape)}"
+        )
     _same_rows(output, y, name)
     return output.reshape(output.shape[0])
 

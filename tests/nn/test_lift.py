@@ -123,6 +123,13 @@ def test_fan_in_scale_of_weights_and_of_the_biases_beside_them():
     assert scales["1.weight"] == scales["1.bias"] == 1.0
 
 
+def test_a_bias_has_the_inputs_of_the_weight_of_its_name():
+    found = lift(nn.MultiheadAttention(8, 2), prior=Normal(scale="fan_in")).fan_in
+    assert found == dict.fromkeys(
+        ("in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias"), 8
+    )
+
+
 def test_first_pattern_that_fits_counts():
     prior = {"0.*": Laplace(3.0), "*.bias": Normal(0.5), "*": StudentT(2.0)}
     scales = prior_scales(small_net(), prior=prior)

@@ -115,3 +115,9 @@ def test_a_column_of_targets_is_refused_instead_of_broadcast(likelihood, output)
     result = output if likelihood is categorical else output[:, :1]
     with pytest.raises(UserError, match=r"observes \(7, 1\).*\(7,\)"):
         likelihood(result, torch.zeros(7, 1))
+
+
+@pytest.mark.parametrize("likelihood", ONE_OUTPUT)
+def test_several_outputs_a_row_are_refused(likelihood, output):
+    with pytest.raises(UserError, match=r"site 'y' needs one output .* gives \(7, 3\)"):
+        likelihood(output, torch.zeros(7))
