@@ -78,7 +78,9 @@ class Snapshots(Guide):
             )
             mcmc.run()
             position = density.unconstrain(mcmc.get_samples())
-            energy = density.potential(position) / max(density.rows, 1)
+            # One draw at a time, as the chain went: the activations of all may not fit.
+            energy = torch.cat([density.potential(draw) for draw in position.split(1)])
+            energy = energy / max(density.rows, 1)
             halves = energy.tensor_split(2) if len(energy) > 1 else [energy, energy]
             draws.append(position)
             losses.append(torch.stack([half.mean() for half in halves]))

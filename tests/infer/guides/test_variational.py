@@ -87,6 +87,11 @@ def test_the_gradient_is_that_of_the_elbo(line, kl_weight):
         assert ((found[name][0] - leaf.grad).abs() < 5 * 200 / 20_000**0.5).all()
 
 
+def test_each_particle_takes_a_gradient(line):
+    training = Training(epochs=3, batch_size=20)
+    assert MeanField(line.density, training, particles=4).fit(seed=0).gradients == 3 * 2 * 4
+
+
 def test_a_large_network_has_no_full_covariance(line):
     class Large:
         dim = 5000
