@@ -9,7 +9,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from pyro_bnn.halving import Halving
-from pyro_bnn.infer.guides.descent import nodes_at_zero
+from pyro_bnn.infer.guides.descent import example_nodes
 from pyro_bnn.infer.guides.seeds import generators
 from pyro_bnn.logdensity import LogDensity
 
@@ -109,7 +109,7 @@ def _seconds(guide: Measured, density: LogDensity, members: int) -> float:
 def _convolves(density: LogDensity) -> bool:
     """Whether the model calls a convolution."""
     with _Watch() as watch:
-        nodes_at_zero(density)
+        example_nodes(density)
     found: bool = watch.seen
     return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from pyro_bnn.errors import UserError
+from pyro_bnn.halving import INPUTS_AT_ONCE
 from pyro_bnn.infer.guides.network import Network
 from pyro_bnn.logdensity import LogDensity
 
@@ -31,19 +32,42 @@ __all__ = [
 ]
 
 _BATCH = 256
+_ROUNDS = 10
+_GAIN = 0.01  # nats
 _FACTORED = (nn.Linear, nn.Conv2d)
 
 
 def prior_precision(density: LogDensity, position: Tensor) -> Tensor:
-    """Curvature ``(dim,)`` of minus the log prior at a position ``(dim,)``.
+    """Curvature ``(dim,)`` of minus the log prior at a position ``(dim,)``, weight by weight.
 
-    The prior's sites are independent of each other and within themselves, so that a sum over a
-    row of its Hessian is the diagonal.
+    Raises
+    ------
+    UserError
+        If the prior makes weights depend on each other.
+    """
+    diagonal, independent = _prior_curvature(density, position)
+    if not independent:
+        raise UserError(
+            "the model's prior makes weights depend on each other, which only structure='hessian' "
+            "takes into account: take that, or give Laplace(prior=...) a precision"
+        )
+    return diagonal
+
+
+def _prior_curvature(density: LogDensity, position: Tensor) -> tuple[Tensor, bool]:
+    """Sum over each row of the Hessian of minus the log prior, and whether it is the diagonal.
+
+    It is if the sums with other signs have these signs and the same size.
     """
     point = position.detach().clone().requires_grad_()
     (slope,) = torch.autograd.grad(-density.log_prior(point[None]).sum(), point, create_graph=True)
-    (diagonal,) = torch.autograd.grad(slope.sum(), point)
-    return diagonal
+    signs = torch.arange(len(point), device=point.device).to(point.dtype).mul(2.4).cos().sign()
+    sums, signed = (
+        torch.autograd.grad((slope * factor).sum(), point, retain_graph=True)[0]
+        for factor in (torch.ones_like(signs), signs)
+    )
+    size = float(sums.abs().max())
+    return sums, torch.allclose(signed, signs * sums, rtol=1e-3, atol=1e-5 * size)
 
 
 def refuse_layers_without_factors(module: nn.Module) -> None:
@@ -61,6 +85,13 @@ def refuse_layers_without_factors(module: nn.Module) -> None:
                 f"layer '{name}' ({type(layer).__name__}) has no Kronecker factors, as nn.Linear "
                 "and nn.Conv2d have: take Laplace(structure='diag') or 'last-layer', or give "
                 f"{' and '.join(own)} to freeze= of lift()"
+            )
+        fixed = [n for n, p in layer.named_parameters(recurse=False) if not p.requires_grad]
+        if own and fixed:
+            raise UserError(
+                f"layer '{name}' has a posterior of its {own[0]} and a fixed {fixed[0]}, which its "
+                "Kronecker factors cannot tell apart: take Laplace(structure='diag') or "
+                "'last-layer', or give both to freeze= of lift(), or neither"
             )
 
 
@@ -91,8 +122,7 @@ def fit(
             "take structure='hessian'"
         ) from error
     y = network.y
-    if network.likelihood == "regression":
-        y = y.reshape(len(y), -1)
+    y = y.reshape(len(y), -1) if network.likelihood == "regression" else y.long()
     loader = DataLoader(TensorDataset(network.x, y), batch_size=_BATCH)
     options: dict[str, Any] = {} if indices is None else {"subnetwork_indices": indices}
     if network.likelihood == "regression":
@@ -112,11 +142,20 @@ def fit(
 
 
 def maximise_marginal_likelihood(fitted: Any) -> None:
-    """Set the prior precision of each parameter tensor to the best one, by laplace-torch."""
-    with _deprecations_of_torch():
-        # Warns of how it would predict with a linearised network, which nothing here does.
-        warnings.simplefilter("ignore", UserWarning)
-        fitted.optimize_prior_precision(method="marglik")
+    """Set the prior precision of each parameter tensor to the best one, by laplace-torch.
+
+    Its hundred steps start from the precision that is there, as often as they gain something.
+    """
+    evidence = float(fitted.log_marginal_likelihood())
+    for _ in range(_ROUNDS):
+        with _deprecations_of_torch():
+            # Warns of how it would predict with a linearised network, which nothing here does.
+            warnings.simplefilter("ignore", UserWarning)
+            start = fitted.prior_precision.detach().clone()
+            fitted.optimize_prior_precision(method="marglik", init_prior_prec=start)
+        before, evidence = evidence, float(fitted.log_marginal_likelihood())
+        if evidence - before < _GAIN:
+            return
 
 
 @contextmanager
@@ -190,11 +229,11 @@ def linearised(
         return outputs(mode) + torch.func.vmap(along)(change)
 
 
-def hessian_root(density: LogDensity, position: Tensor, floor: Tensor) -> tuple[Tensor, int]:
+def hessian_root(density: LogDensity, position: Tensor) -> tuple[Tensor, int]:
     """Return R of the covariance ``R R'`` that belongs to the Hessian of the potential energy.
 
-    Eigenvalues below that of the prior, which saddles and a stop before the mode leave, are
-    raised to it.
+    Eigenvalues below the least curvature of the prior, which saddles and a stop before the mode
+    leave, are raised to it.
 
     Parameters
     ----------
@@ -202,8 +241,6 @@ def hessian_root(density: LogDensity, position: Tensor, floor: Tensor) -> tuple[
         The posterior.
     position : Tensor
         The mode ``(dim,)``.
-    floor : Tensor
-        Least precision, a scalar.
 
     Returns
     -------
@@ -212,16 +249,36 @@ def hessian_root(density: LogDensity, position: Tensor, floor: Tensor) -> tuple[
     raised : int
         How many eigenvalues were.
     """
+    row = sum(tensor[0].numel() for tensor in density.row_data()) if density.rows else 1
+    rows_of_hessian = max(1, INPUTS_AT_ONCE // (row * max(1, density.rows)))
+    hessian = _hessian(density.potential, position, rows_of_hessian)
+    values, vectors = torch.linalg.eigh(hessian)
+    floor = _least_prior_precision(density, position) / density.posterior_temperature
+    raised = values < floor
+    return vectors / values.clamp(min=floor).sqrt(), int(raised.sum())
 
-    def energy(point: Tensor) -> Tensor:
-        return density.potential(point[None])[0]
+
+def _least_prior_precision(density: LogDensity, position: Tensor) -> Tensor:
+    """Least positive curvature of minus the log prior in any direction, a scalar."""
+    curvature, independent = _prior_curvature(density, position)
+    if not independent:
+        curvature = torch.linalg.eigvalsh(_hessian(lambda z: -density.log_prior(z), position, None))
+    positive = curvature[curvature > 0]
+    return positive.min() if len(positive) else curvature.new_tensor(1e-6)
+
+
+def _hessian(
+    function: Callable[[Tensor], Tensor], position: Tensor, rows_at_once: int | None
+) -> Tensor:
+    """Hessian of a function of positions ``(1, dim)`` that returns ``(1,)``."""
+
+    def value(point: Tensor) -> Tensor:
+        return function(point[None])[0]
 
     # Twice in reverse: the forward mode of torch.func warns of what it is made of.
-    hessian = torch.func.jacrev(torch.func.grad(energy))(position)
-    values, vectors = torch.linalg.eigh(0.5 * (hessian + hessian.mT))
-    raised = values < floor
-    values = values.clamp(min=floor)
-    return vectors / values.sqrt(), int(raised.sum())
+    slope = torch.func.grad(value)
+    hessian: Tensor = torch.func.jacrev(slope, chunk_size=rows_at_once)(position)
+    return 0.5 * (hessian + hessian.mT)
 
 
 def log_prob_dense(root: Tensor, centred: Tensor) -> Tensor:

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from pyro_bnn.infer.guides.loading import augmented_batches
+from pyro_bnn.infer.guides.loading import augmented_batches, in_steps
 from pyro_bnn.infer.guides.training import PRECISIONS, Training
 from pyro_bnn.logdensity import LogDensity, Rows
 
-__all__ = ["Descent", "Objective", "Parameters", "nodes_at_zero"]
+__all__ = ["Descent", "Objective", "Parameters", "example_nodes"]
 
 Parameters = dict[str, Tensor]
 
@@ -204,7 +204,7 @@ class Descent:
         """Gradient of minus the log prior, tempered as it is in the potential energy."""
         position = self.parameters["position"]
         if self._pull is None:
-            density = self._density
+            density = in_steps(self._density, self._objective.training.batch_size)
 
             def prior(z: Tensor) -> Tensor:
                 return -density.log_prior(z).sum() / density.posterior_temperature
@@ -227,9 +227,18 @@ def _shortened(gradients: Parameters, limit: float) -> Parameters:
     }
 
 
-def nodes_at_zero(density: LogDensity) -> Mapping[str, Any]:
-    """Run the model once, its sites at zero in unconstrained space, and return its sites."""
-    zeros = torch.zeros((1, density.dim), dtype=density.dtype, device=density.device)
-    values = {name: value[0] for name, value in density.constrain(zeros).items()}
-    nodes: Mapping[str, Any] = density.trace_at(values).nodes
+def example_nodes(density: LogDensity, indices: Tensor | None = None) -> Mapping[str, Any]:
+    """Run the model once at an arbitrary position, and return its nodes.
+
+    It sees the rows that are asked for, or those that its sites were learnt from: few of many.
+    At zero networks return zero, whatever becomes of it in the model.
+    """
+    source = torch.Generator().manual_seed(0)
+    position = 0.1 * torch.randn((1, density.dim), dtype=torch.float64, generator=source)
+    position = position.to(density.device, density.dtype)
+    values = {name: value[0] for name, value in density.constrain(position).items()}
+    args, kwargs = density.some.args, density.some.kwargs
+    if indices is not None:
+        args, kwargs, _ = density.minibatch(indices)
+    nodes: Mapping[str, Any] = density.trace_at(values, *args, **kwargs).nodes
     return nodes

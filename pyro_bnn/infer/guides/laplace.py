@@ -25,6 +25,7 @@ from pyro_bnn.infer.guides.curvature import (
 )
 from pyro_bnn.infer.guides.descent import Parameters
 from pyro_bnn.infer.guides.guide import Guide
+from pyro_bnn.infer.guides.loading import in_steps
 from pyro_bnn.infer.guides.network import Network, find_network
 from pyro_bnn.infer.guides.seeds import normal
 from pyro_bnn.infer.guides.training import Training
@@ -214,20 +215,20 @@ class Laplace(Guide):
     def _curvature(self, point: Tensor, density: LogDensity, network: Network | None) -> Parameters:
         """State of one member, its temperature included."""
         warmth = density.posterior_temperature**0.5
-        own = prior_precision(density, point)
         everything = torch.arange(density.dim, device=point.device)
         if network is None:
-            floor = own[own > 0].min() if bool((own > 0).any()) else own.new_tensor(1e-6)
-            root, raised = hessian_root(density, point, floor / density.posterior_temperature)
+            root, raised = hessian_root(density, point)
             self.raised.append(raised)
             return {"root": root, "index": everything}
 
         values = with_statistics(density, density.constrain(point[None]))
         network.place({name: value[0] for name, value in values.items()})
         order = _order(density, network)
-        precision = own[order]
-        if not isinstance(self.prior, str):
-            precision = torch.full_like(precision, self.prior)
+        if isinstance(self.prior, str):
+            few = in_steps(density, self.training.batch_size)
+            precision = prior_precision(few, point)[order]
+        else:
+            precision = torch.full_like(point, self.prior)
         if self.structure == "kron" or self.prior == "marglik":
             sizes = [
                 density.sites[site].stop - density.sites[site].start

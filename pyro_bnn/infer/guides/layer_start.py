@@ -10,7 +10,7 @@ from pyro.infer.autoguide.initialization import init_to_sample
 from torch import Tensor, nn
 
 from pyro_bnn.errors import UserError
-from pyro_bnn.infer.guides.network import sites_of, watch
+from pyro_bnn.infer.guides.network import watch
 from pyro_bnn.logdensity import LogDensity
 
 __all__ = ["init_to_layers"]
@@ -39,10 +39,10 @@ def init_to_layers(density: LogDensity) -> Callable[[Any], Tensor]:
         If no latent site is the parameter of a module.
     """
     owners: dict[str, tuple[nn.Module, str]] = {}
-    for module, _, _ in watch(density)[0]:
-        for name, site in sites_of(module, density).items():
+    for call in watch(density)[0]:
+        for name, site in call.sites.items():
             layer, _, parameter = name.rpartition(".")
-            owners.setdefault(site, (module.get_submodule(layer), parameter))
+            owners.setdefault(site, (call.module.get_submodule(layer), parameter))
     if not owners:
         raise UserError(
             "no latent site is the parameter of a module: lift() the network, or start from the "

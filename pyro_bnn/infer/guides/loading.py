@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from pyro_bnn.errors import UserError
 from pyro_bnn.logdensity import LogDensity, Rows
 
-__all__ = ["augmented_batches", "first_rows"]
+__all__ = ["augmented_batches", "first_rows", "in_steps"]
 
 _Key = tuple[int, int]
 
@@ -90,6 +90,19 @@ def first_rows(density: LogDensity, members: int, size: int | None) -> Rows:
     if density.transform is None:
         return rows
     return tuple(tensor[rows] for tensor in density.row_data())
+
+
+def in_steps(density: LogDensity, size: int | None) -> LogDensity:
+    """Return the density over chunks as large as a minibatch: the activations of more may not fit.
+
+    Parameters
+    ----------
+    density : LogDensity
+        Of any data.
+    size : int, optional
+        Rows of a minibatch; all by default.
+    """
+    return density if size is None or not density.rows else density.chunked(size)
 
 
 class _Rows(Dataset[tuple[Tensor, ...]]):

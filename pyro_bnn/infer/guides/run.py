@@ -14,6 +14,7 @@ from pyro_bnn.infer.checkpoint import Progress
 from pyro_bnn.infer.guides.descent import Parameters
 from pyro_bnn.infer.guides.fitting import Fitting
 from pyro_bnn.infer.guides.guide import Guide
+from pyro_bnn.infer.guides.loading import in_steps
 from pyro_bnn.infer.guides.seeds import draw_seed, generators
 from pyro_bnn.trace import SegmentWriter, discard_segments, segment_paths
 
@@ -102,9 +103,7 @@ class GuideRun:
     ) -> dict[str, dict[str, Tensor]]:
         """Draw some members' segment; its random numbers depend on nothing but seed and place."""
         guide = self.guide
-        size, density = guide.training.batch_size, guide.density
-        if size is not None and density.rows:
-            density = density.chunked(size)  # no more activations than a step had
+        density = in_steps(guide.density, guide.training.batch_size)
         sources = generators([draw_seed(seed, place) for seed in seeds], guide.density.device)
         with torch.no_grad():
             position = guide.draw(state, count, sources)

@@ -11,7 +11,7 @@ import pyro.distributions as dist
 from pyro.distributions.util import sum_rightmost
 from torch import Tensor
 
-from pyro_bnn.infer.guides.descent import nodes_at_zero
+from pyro_bnn.infer.guides.descent import example_nodes
 from pyro_bnn.infer.running_statistics import with_statistics
 from pyro_bnn.logdensity import LogDensity
 from pyro_bnn.running_statistics import declare_statistic
@@ -28,7 +28,7 @@ class Place(NamedTuple):
 
 def places(density: LogDensity) -> dict[str, Place]:
     """Learn the place of each site, from one run of the model."""
-    nodes = nodes_at_zero(density)
+    nodes = example_nodes(density)
     return {
         name: Place(nodes[name]["fn"].event_dim, tuple(nodes[name]["cond_indep_stack"]))
         for name in density.sites

@@ -13,7 +13,7 @@ from pyro_bnn.infer.guides import Laplace, Training
 from pyro_bnn.infer.guides.curvature import fit, prior_precision
 from pyro_bnn.infer.guides.network import find_network
 from pyro_bnn.nn import Laplace as LaplacePrior
-from pyro_bnn.nn import Normal, lift
+from pyro_bnn.nn import Multivariate, Normal, lift
 
 NOISE, SCALE = 0.5, 1.5
 MODE = Training(epochs=300, batch_size=None, learning_rate=0.1)
@@ -132,6 +132,124 @@ def test_the_marginal_likelihood_chooses_the_prior(net):
     assert not torch.allclose(chosen.state["deviation"], own.state["deviation"], rtol=0.05)
 
 
+def test_each_parameter_has_a_precision_of_its_own(net):
+    """At the maximum each is the effective number of its weights over the square of their norm."""
+    given = Laplace(net.density, SHORT, structure="diag", prior=1.0).fit(seed=0)
+    chosen = Laplace(net.density, SHORT, structure="diag", prior="marglik").fit(seed=0)
+    curvature = 1 / given.state["deviation"][0] ** 2 - 1.0
+    precision = 1 / chosen.state["deviation"][0] ** 2 - curvature
+    for site in net.density.sites.values():
+        part = slice(site.start, site.stop)
+        own, weights = precision[part], chosen.state["mean"][0, part]
+        torch.testing.assert_close(own, own.mean().expand_as(own), rtol=1e-6, atol=1e-6)
+        effective = (curvature[part] / (curvature[part] + own)).sum()
+        torch.testing.assert_close(effective, own[0] * weights.square().sum(), rtol=0.05, atol=0.02)
+
+
+def observing(law):
+    """Return a model of a lifted layer of three inputs whose likelihood is `law` of its output."""
+    bnn = lift(nn.Linear(3, 1, bias=False).double(), prior=Normal(scale=SCALE))
+
+    def model(x, y=None):
+        with pyro.plate("data", len(x)):
+            return law(bnn(x).squeeze(-1), y)
+
+    return model
+
+
+def normal(mean, y, name="y"):
+    return pyro.sample(name, dist.Normal(mean, NOISE), obs=y)
+
+
+def scaled(mean, y):
+    with pyro.poutine.scale(scale=2.0):
+        return normal(mean, y)
+
+
+@pytest.mark.parametrize(
+    ("law", "factor", "part"),
+    [
+        (lambda mean, y: normal(3 * mean, y), 9, "Normal is not .* Normal with it as mean"),
+        (scaled, 2, "site 'y' is masked or scaled"),
+        (lambda mean, y: normal(mean, y) + normal(mean, y, "again"), 2, "observes 2 sites"),
+    ],
+    ids=["of-another-mean", "scaled", "twice"],
+)
+def test_a_likelihood_of_more_than_the_output_is_told_and_has_a_hessian(line, law, factor, part):
+    density = LogDensity(observing(law), line.x, line.y)
+    with pytest.raises(UserError, match=part):
+        Laplace(density, MODE, structure="full").fit(seed=0)
+    guide = Laplace(density, MODE, structure="hessian").fit(seed=0)
+    data = factor * line.x.T @ line.x / NOISE**2
+    expected = torch.linalg.inv(data + torch.eye(3).double() / SCALE**2)
+    torch.testing.assert_close(covariance(guide), expected, rtol=1e-4, atol=0)
+
+
+def test_a_prior_of_correlated_weights(line):
+    """The data have little weight, so that the prior counts, least along a diagonal."""
+    root = torch.tensor([[1.0, 0.0, 0.0], [0.9, 0.3, 0.0], [0.8, 0.2, 0.4]]).double()
+    prior = root @ root.mT
+    bnn = lift(nn.Linear(3, 1, bias=False).double(), prior=Multivariate(prior))
+    x = 0.01 * line.x
+
+    def model(x, y=None):
+        with pyro.plate("data", len(x)):
+            return normal(bnn(x).squeeze(-1), y)
+
+    density = LogDensity(model, x, line.y)
+    with pytest.raises(UserError, match="makes weights depend on each other"):
+        Laplace(density, MODE, structure="full").fit(seed=0)
+    guide = Laplace(density, MODE, structure="hessian").fit(seed=0)
+    expected = torch.linalg.inv(x.T @ x / NOISE**2 + torch.linalg.inv(prior))
+    torch.testing.assert_close(covariance(guide), expected, rtol=1e-6, atol=0)
+    given = Laplace(density, MODE, structure="full", prior=4.0).fit(seed=0)
+    expected = torch.linalg.inv(x.T @ x / NOISE**2 + 4 * torch.eye(3).double())
+    torch.testing.assert_close(covariance(given), expected, rtol=1e-6, atol=1e-12)
+
+
+def test_the_last_of_many_layers(net):
+    """Frozen but for the eleventh module, whose name ends as that of the first does."""
+    layers = [module for _ in range(5) for module in (nn.Linear(3, 3), nn.Tanh())]
+    module = nn.Sequential(*layers, nn.Linear(3, 3)).double()
+    bnn = lift(module, prior=Normal(scale=SCALE), freeze=[f"{n}.*" for n in range(0, 10, 2)])
+
+    def model(x, y=None):
+        with pyro.plate("data", len(x)):
+            return pyro.sample("y", dist.Categorical(logits=bnn(x)), obs=y)
+
+    guide = Laplace(LogDensity(model, net.x, net.y), SHORT, structure="full").fit(seed=0)
+    with torch.no_grad():
+        inner = torch.cat([module[:10](net.x), torch.ones(len(net.x), 1).double()], 1)
+    weight, bias = guide.state["mean"][0].split([9, 3])
+    chances = (inner @ torch.cat([weight.reshape(3, 3), bias[:, None]], 1).mT).softmax(1)
+    outer = chances.diag_embed() - chances[:, :, None] * chances[:, None]
+    dense = torch.einsum("nop,ni,nj->oipj", outer, inner, inner).flatten(2).flatten(0, 1)
+    order = [*(4 * o + i for o in range(3) for i in range(3)), 3, 7, 11]
+    precision = dense[order][:, order] + torch.eye(12).double() / SCALE**2
+    expected = torch.linalg.inv(precision)
+    torch.testing.assert_close(covariance(guide), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_many_rows_are_seen_some_at_a_time():
+    rows, seen = 2500, []
+    source = torch.Generator().manual_seed(0)
+    x = torch.randn(rows, 3, generator=source).double()
+    y = x.sum(1) + NOISE * torch.randn(rows, generator=source).double()
+    module = nn.Linear(3, 1, bias=False).double()
+    module.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
+    bnn = lift(module, prior=Normal(scale=SCALE))
+
+    def model(x, y=None):
+        with pyro.plate("data", len(x)):
+            return normal(bnn(2 * x).squeeze(-1), y)
+
+    training = Training(epochs=1, batch_size=500)
+    guide = Laplace(LogDensity(model, x, y), training, structure="full").fit(seed=0)
+    expected = torch.linalg.inv(4 * x.T @ x / NOISE**2 + torch.eye(3).double() / SCALE**2)
+    torch.testing.assert_close(covariance(guide), expected)
+    assert max(seen) == 500
+
+
 def test_what_laplace_torch_cannot_take_is_told(line, net):
     with pytest.raises(
         UserError, match=r"no module of the model .* site 'w' is not covered: .*structure='hessian'"
@@ -182,6 +300,20 @@ def test_a_layer_without_kronecker_factors_is_named_before_the_training(net, tra
     )
     expected = gaussian.log_prob(position[0])
     torch.testing.assert_close(frozen.log_density(position)[0], expected, rtol=1e-8, atol=0)
+
+
+def test_a_layer_that_is_frozen_in_part_is_named_before_the_training(net):
+    module = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 4)).double()
+    bnn = lift(module, prior=Normal(scale=1.0), freeze=["*.bias"])
+
+    def model(x, y=None):
+        with pyro.plate("data", len(x)):
+            return pyro.sample("y", dist.Categorical(logits=bnn(x)), obs=y)
+
+    guide = Laplace(LogDensity(model, net.x, net.y), SHORT)
+    with pytest.raises(UserError, match="layer '0' has a posterior of its weight and a fixed bias"):
+        guide.fit(seed=0)
+    assert guide.gradients == 0
 
 
 @pytest.mark.parametrize(
