@@ -254,8 +254,8 @@ def _families(
             label = f"{label} ({numbers[label]})"
         size = leaf.size * (bases[leaf].size if leaf in bases else 1) if leaf is not None else 1
         families.append(Family(label, kind, space, size, tuple(term for _, term in moved)))
-    place = {name: k for k, name in enumerate(names.values())}
-    return sorted(families, key=lambda family: place.get(family.space, len(place)))
+    ranks = {name: k for k, name in enumerate(names.values())}
+    return sorted(families, key=lambda family: ranks.get(family.space, len(ranks)))
 
 
 def _leaf_of(free: Hashable) -> Leaf | None:
