@@ -172,10 +172,12 @@ def crps_of_normals(mean: Array, sd: Array, y: NDArray[Any]) -> Array:
         Shape ``(test,)``.
     """
     near = _mean_distance(y - mean, sd).mean(axis=0)
-    apart = np.zeros(mean.shape[1])
-    for one_mean, one_sd in zip(mean, sd, strict=True):
-        apart += _mean_distance(one_mean - mean, np.sqrt(one_sd**2 + sd**2)).mean(axis=0)
-    result: Array = near - apart / (2 * len(mean))
+    # Of each component to itself, and of every pair of components once.
+    apart = _mean_distance(np.zeros_like(mean), np.sqrt(2) * sd).sum(axis=0)
+    for i in range(1, len(mean)):
+        widths = np.sqrt(sd[i] ** 2 + sd[:i] ** 2)
+        apart += 2 * _mean_distance(mean[i] - mean[:i], widths).sum(axis=0)
+    result: Array = near - apart / (2 * len(mean) ** 2)
     return result
 
 

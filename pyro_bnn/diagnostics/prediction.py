@@ -6,6 +6,7 @@ by in blocks; only sums over draws are kept.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +26,8 @@ Array = NDArray[np.float64]
 
 _VARIABLES = ("log_predictive", "mean", "cdf", "sd")
 _CRPS_DRAWS = 200
+_CRPS_TERMS = 2**28  # pairs of draws, times inputs: some seconds
+_CRPS_FEWEST = 20
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,8 @@ class Prediction:
         unless the trace holds ``sd``). None for a point estimate.
     crps
         Continuous ranked probability score of each observation for a normal likelihood, shape
-        ``(test,)``, from 200 draws at most; None unless the trace holds ``sd``.
+        ``(test,)``, from 200 draws at most (fewer of more than 6,710 inputs, since it costs the
+        square of them); None unless the trace holds ``sd``.
     draws
         Draws averaged over.
     left_out
@@ -335,7 +339,8 @@ def _crps(arrays: Mapping[str, xr.DataArray], y: NDArray[Any]) -> Array | None:
     chains, draws = (arrays["mean"].sizes[dim] for dim in ("chain", "draw"))
     if not arrays["mean"].size:
         return None
-    picks = all_draws(chains, draws).spaced(_CRPS_DRAWS)
+    affordable = max(_CRPS_FEWEST, math.isqrt(_CRPS_TERMS // len(y)))
+    picks = all_draws(chains, draws).spaced(min(_CRPS_DRAWS, affordable))
     mean, sd = (
         np.concatenate([*chosen(arrays[key], picks, BLOCK_BYTES)], axis=1).astype(np.float64)
         for key in ("mean", "sd")

@@ -11,6 +11,7 @@ from pyro_bnn.diagnostics.plots.bivariate import plot_bivariate
 from pyro_bnn.diagnostics.plots.model import plot_pareto_k, plot_weights
 from pyro_bnn.diagnostics.plots.pairs import plot_pairs
 from pyro_bnn.diagnostics.plots.rhat import plot_rhat_overlaid
+from pyro_bnn.diagnostics.plots.uncertainty import plot_intervals
 from pyro_bnn.diagnostics.report import orbits
 
 
@@ -67,3 +68,14 @@ def test_pairs_of_weights_of_many_draws_stay_pairs(make_trace, monkeypatch) -> N
     np.testing.assert_array_equal(
         whole[:, 1], trace["posterior"]["0.weight"].to_numpy()[:, :, 1, 0].ravel()
     )
+
+
+def test_intervals_of_many_rows_are_those_of_some() -> None:
+    y = np.random.default_rng(0).normal(size=5_000)
+    (axes,) = plot_intervals(y, np.full(5_000, 0.1), y).axes
+    bars, dots = axes.collections
+    assert len(bars.get_segments()) == len(dots.get_offsets()) == 1_667
+    assert axes.lines[0].get_xdata().tolist() == [y.min(), y.max()]
+    several = np.stack([y[:7], y[:7] + 1], axis=1)
+    (axes,) = plot_intervals(several, 0 * several, several).axes
+    assert len(axes.collections[1].get_offsets()) == 14

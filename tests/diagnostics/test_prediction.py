@@ -226,3 +226,16 @@ def test_a_law_without_a_mean_is_scored_by_its_density(regression) -> None:
     # A draw that is no network any more has no density either.
     cauchy["predictions"]["log_predictive"][1, 7] = np.nan
     assert (posterior_prediction(cauchy).left_out, posterior_prediction(cauchy).draws) == (1, 399)
+
+
+def test_crps_of_many_inputs_is_of_fewer_draws(make_trace, monkeypatch) -> None:
+    trace = make_trace("continuous", chains=2, draws=60, tests=40)
+    whole = posterior_prediction(trace).crps.mean()
+    monkeypatch.setattr("pyro_bnn.diagnostics.prediction._CRPS_TERMS", 40 * 50**2)
+    seen = []
+    score = metrics.crps_of_normals
+    monkeypatch.setattr(
+        metrics, "crps_of_normals", lambda *given: seen.append(len(given[0])) or score(*given)
+    )
+    assert posterior_prediction(trace).crps.mean() == pytest.approx(whole, rel=0.05)
+    assert seen == [50]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -9,6 +11,7 @@ from numpy.typing import NDArray
 from pyro_bnn.diagnostics.plots.style import BLUE, MUTED, ORANGE, RULE, figure, look
 
 Array = NDArray[np.float64]
+_POINTS = 2_000
 
 
 def plot_entropy(entropy: Array, right: NDArray[np.bool_], classes: int) -> Figure:
@@ -67,12 +70,15 @@ def plot_intervals(mean: Array, spread: Array, y: Array) -> Figure:
     Returns
     -------
     matplotlib.figure.Figure
-        A dot a test input; bars show what the posterior does not know of the mean, without noise.
+        A dot a test input, of at most 2,000 evenly spaced; bars show what the posterior does not
+        know of the mean, without noise.
     """
+    step = max(1, math.ceil(len(mean) / _POINTS))
     with look():
         picture = figure(3.2)
         axes = picture.subplots()
         ends = np.array([min(mean.min(), y.min()), max(mean.max(), y.max())])
+        mean, spread, y = (values[::step] for values in (mean, spread, y))
         axes.plot(ends, ends, color=MUTED, lw=0.8, ls=(0, (3, 3)))
         axes.vlines(y, mean - 2 * spread, mean + 2 * spread, color=BLUE, alpha=0.3, lw=1.2)
         axes.scatter(y, mean, s=9, color=BLUE, lw=0)
