@@ -207,7 +207,8 @@ class Recipe(Table):
         try:
             return cls.model_validate(tables)
         except ValidationError as error:
-            raise UserError(_sentence(error, source, cls._known_keys())) from error
+            sentence = _sentence(error, source, cls._known_keys(), overrides or {})
+            raise UserError(sentence) from error
 
     def tables(self) -> dict[str, dict[str, Any]]:
         """Return every setting that has a value, by table and key."""
@@ -267,13 +268,17 @@ def _table_types(annotation: Any) -> Iterator[type[Table]]:
         yield from _table_types(part)
 
 
-def _sentence(error: ValidationError, source: str, known: list[str]) -> str:
+def _sentence(
+    error: ValidationError, source: str, known: list[str], overrides: Mapping[str, Any]
+) -> str:
     first = error.errors()[0]
     path = [str(part) for part in first["loc"]]
     table = path[0] if path else ""
     if table in ("kernel", "guide"):
         del path[1:2]  # the value of the discriminator, as in ("kernel", "hmc", "jitter")
     key = ".".join(path)
+    if key in overrides:
+        source = "the command line"
     kinds: Mapping[str, type[Table]] = GUIDES if table == "guide" else KERNELS
     if first["type"] == "extra_forbidden" and key in known:
         name = str(first["loc"][1])

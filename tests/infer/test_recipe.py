@@ -83,7 +83,7 @@ def test_every_key_is_documented():
     ("key", "value", "parts"),
     [
         ("run.chians", 3, ["unknown key 'run.chians'", "did you mean 'run.chains'"]),
-        ("run.chains", 0, ["run.chains = 0", "greater than or equal to 1"]),
+        ("run.chains", 0, ["the command line: run.chains = 0", "greater than or equal to 1"]),
         ("run.chains", "three", ["run.chains = 'three'", "integer"]),
         ("kernel.target_accept_prob", 1.0, ["kernel.target_accept_prob = 1.0", "less than 1"]),
         ("kernel.name", "gibbs", ["the kernels are hmc, nuts"]),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -199,13 +201,15 @@ class Scheduler:
             return Client(stack.enter_context(self._local_cluster()), set_as_default=False)
         is_file = os.path.isfile(self.address)
         try:
+            if is_file and "address" not in json.loads(Path(self.address).read_text("utf-8")):
+                raise ValueError("a file without an address")
             return Client(
                 None if is_file else self.address,
                 scheduler_file=self.address if is_file else None,
                 set_as_default=False,
                 timeout=ANSWERS_WITHIN,
             )
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError) as error:
             raise UserError(
                 f"no Dask scheduler answers at {self.address}: give its address, 'local' or 'none'"
             ) from error

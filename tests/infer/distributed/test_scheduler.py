@@ -31,7 +31,13 @@ def test_without_a_cluster_tasks_follow_one_another():
     assert seen == [[True, False], [True, True]]
 
 
-def test_what_cannot_be_is_refused():
+def test_what_cannot_be_is_refused(tmp_path):
+    (tmp_path / "file.json").write_text("{}", encoding="utf-8")
+    with (
+        pytest.raises(UserError, match=r"no Dask scheduler answers at .*file\.json"),
+        Scheduler(str(tmp_path / "file.json")),
+    ):
+        pass
     with pytest.raises(UserError, match="only with the scheduler 'local'"):
         Scheduler("none", workers=2)
     with (
