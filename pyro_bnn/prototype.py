@@ -88,11 +88,12 @@ def learn(model: Callable[..., Any], arguments: Arguments) -> Prototype:
     """
     count = arguments.longest()
     if count > _MANY:
+
+        def of_first(some: int) -> Prototype:
+            return _read(model, arguments.choose(count, lambda leaf: leaf[:some]), arguments)
+
         try:
-            found, more = (
-                _read(model, arguments.choose(count, lambda leaf, n=n: leaf[:n]), arguments)
-                for n in (_FEW, _FEW + 1)
-            )
+            found, more = of_first(_FEW), of_first(_FEW + 1)
         except UserError:
             # With all rows it may run, and its complaint is about those.
             return _read(model, arguments, arguments)
