@@ -204,7 +204,8 @@ def test_the_pull_of_the_prior_is_not_shortened_where_it_passes_the_gradient_by(
         nn.utils.clip_grad_norm_(own.parameters(), limit)
         optimiser.step()
     expected = nn.utils.parameters_to_vector(own.parameters()).detach()
-    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-8)
+    # Torch's adds 1e-6 to the norm that it divides by, a part in twenty thousand of the limit.
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_a_member_whose_noise_starts_small_needs_short_gradients():
