@@ -235,7 +235,7 @@ def _outside(law: Any, value: Tensor) -> Tensor:
     support = getattr(type(law), "support", None)
     fixed = isinstance(support, constraints.Constraint) and not constraints.is_dependent(support)
     if not fixed or support is constraints.real or support.event_dim:
-        return value[:0].flatten()
+        return value.new_zeros(0)
     return value[~(support.check(value) | value.isnan())]
 
 
