@@ -100,9 +100,9 @@ def effective_draws(group: xr.Dataset, seed: int = 0) -> int:
         ess = np.full(len(numbers), np.nan)
         if moving.any():
             ess[moving] = array_stats.ess(numbers[moving], method="bulk")  # type: ignore[no-untyped-call]
-        ess = np.where(np.isnan(ess), 1.0, np.minimum(ess, draws)).reshape(len(values), -1)
+        worth = np.where(np.isnan(ess), 1.0, np.minimum(ess, draws)).reshape(len(values), -1)
         # What never moves, such as the density of a row that is certain, says nothing of the rest.
-        sums += ess.mean(axis=1)[moving.reshape(ess.shape).any(axis=1)].tolist()
+        sums += worth.mean(axis=1)[moving.reshape(worth.shape).any(axis=1)].tolist()
     return max(2, int(chains * float(np.median(sums)))) if sums else max(2, chains)
 
 
