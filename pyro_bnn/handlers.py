@@ -83,7 +83,8 @@ def sum_log_likelihood(
 
     Those of the sites `of_rows`, a term for each row of a minibatch, count `share` times.
     """
-    rows, others = [], []
+    rows: list[Tensor] = []
+    others: list[Tensor] = []
     for name, node in _sample_nodes(trace):
         if name not in latent:
             (rows if name in of_rows else others).append(node["log_prob_sum"])

@@ -233,8 +233,9 @@ def _refuse_labels(name: str, law: Any, value: Tensor) -> None:
 def _outside(law: Any, value: Tensor) -> Tensor:
     """Values that are no number of the law's support, where that is the same for all parameters."""
     support = getattr(type(law), "support", None)
-    fixed = isinstance(support, constraints.Constraint) and not constraints.is_dependent(support)
-    if not fixed or support is constraints.real or support.event_dim:
+    if not isinstance(support, constraints.Constraint) or constraints.is_dependent(support):
+        return value.new_zeros(0)
+    if support is constraints.real or support.event_dim:
         return value.new_zeros(0)
     return value[~(support.check(value) | value.isnan())]
 

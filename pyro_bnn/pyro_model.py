@@ -314,7 +314,8 @@ class PyroModel:
         with without_validation(), torch.no_grad():
             trace = run_model(self.model, values, self.some.args, self.some.kwargs, None)
         for site in bounded:
-            there = replace(site, transform=biject_to(trace.nodes[site.name]["fn"].support))
+            law: Any = trace.nodes[site.name]["fn"]
+            there = replace(site, transform=biject_to(law.support))
             if not torch.equal(example_values([there], self._like)[site.name], values[site.name]):
                 raise UserError(
                     f"the support of site '{site.name}' depends on the value of another latent "
