@@ -113,6 +113,14 @@ def test_what_is_wrong_outside_ends_in_one_line(capsys, error, expected):
     assert told.count("\n") == 1
 
 
+def test_a_terminal_that_lacks_a_sign_ends_nothing(monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+    told_in_a_sentence(lambda: console().print("R-hat \u2013, ESS \u221e", end=""))
+    sys.stdout.flush()
+    assert written.getvalue() == b"R-hat ?, ESS ?"
+
+
 def test_what_is_wrong_inside_keeps_its_traceback():
     def fail():
         raise RuntimeError("a defect")

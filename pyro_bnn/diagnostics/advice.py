@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -41,7 +42,7 @@ def next_steps(trace: xr.DataTree, found: Diagnosis) -> list[str]:
     """
     steps = []
     if not _has_guide(trace):
-        steps += [*_divergences(found), *_sampling(found)]
+        steps += [*_divergences(trace, found), *_sampling(found)]
     if found.posterior is not None and not found.posterior.problem:
         steps += [*_against_constant(trace, found.posterior), *_calibration(found.posterior)]
     if not steps and found.convergence:
@@ -71,18 +72,29 @@ def _has_guide(trace: xr.DataTree) -> bool:
     return "guide" in recipe_of(trace)
 
 
-def _divergences(found: Diagnosis) -> list[str]:
+def _divergences(trace: xr.DataTree, found: Diagnosis) -> list[str]:
     sampler = found.sampler
     if sampler.divergences is None:
         return []
     share = sampler.divergences.sum() / max(1, sampler.chains * sampler.draws)
     if share < _MANY_DIVERGENCES:
         return []
+    how = _smaller_steps(recipe_of(trace).get("kernel"))
     return [
-        f"Raise the acceptance that warm-up aims for, since {percent(float(share))} of the "
-        "transitions diverged: --set kernel.target_accept_prob=0.9, or a prior that leaves scales "
-        "less room."
+        f"Take smaller steps{how}, since {percent(float(share))} of the transitions diverged, or a "
+        "prior that leaves scales less room."
     ]
+
+
+def _smaller_steps(kernel: Any) -> str:
+    """Name the setting of a kernel that its step size follows; empty where none is known."""
+    settings = kernel if isinstance(kernel, dict) else {}
+    match settings.get("target_accept_prob"), settings.get("energy_variance"):
+        case float(target), _:
+            return f" (--set kernel.target_accept_prob={max(0.9, (1 + target) / 2):.3g})"
+        case _, float(variance):
+            return f" (--set kernel.energy_variance={variance / 4:.3g})"
+    return ""
 
 
 def _sampling(found: Diagnosis) -> list[str]:

@@ -158,3 +158,25 @@ def test_the_page_and_the_terminal_fit_one_temperature(monkeypatch):
     assert next_steps(trace, found) == next_steps(trace, found)
     assert any("temperature that fits best" in note for note in uncertainty_notes(found))
     assert len(fitted) == 1
+
+
+@pytest.mark.parametrize(
+    ("kernel", "setting"),
+    [
+        ('name = "hmc"\ntarget_accept_prob = 0.7', "kernel.target_accept_prob=0.9)"),
+        ('name = "adjusted_mclmc"\ntarget_accept_prob = 0.9', "kernel.target_accept_prob=0.95)"),
+        ('name = "mclmc"\nenergy_variance = 0.002', "kernel.energy_variance=0.0005)"),
+        ('name = "sgld"', None),
+        ('target_accept_prob = "high"', None),
+    ],
+)
+def test_divergences_are_mended_by_a_setting_that_the_kernel_has(kernel, setting):
+    trace = trace_of(np.random.default_rng(0).normal(size=(4, 100, ROWS)))
+    trace.attrs["recipe"] = f"[kernel]\n{kernel}\n"
+    diverging = np.zeros((4, 100), dtype=bool)
+    diverging[0, :20] = True
+    trace["sample_stats"] = xr.DataTree(xr.Dataset({"diverging": (("chain", "draw"), diverging)}))
+    first = next_steps(trace, diagnose(trace))[0]
+    assert first.startswith("Take smaller steps")
+    assert "of the transitions diverged" in first
+    assert (setting in first) if setting else ("--set" not in first)

@@ -128,10 +128,12 @@ def report(
     from pyro_bnn.infer.cli.script import ModelScript
     from pyro_bnn.infer.cli.stages import declare
     from pyro_bnn.infer.recipe import Recipe
+    from pyro_bnn.trace import locked
 
     trace = _trace_of(run)
     if model is not None:
-        predict_anew(trace, *declare(ModelScript.load(model), Recipe()))
+        with locked(run) if run.is_dir() else ExitStack():
+            predict_anew(trace, *declare(ModelScript.load(model), Recipe()))
     if run.is_dir():
         summary_file, report_file = run / "summary.json", out or run / "report.html"
     else:

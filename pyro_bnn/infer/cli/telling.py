@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from io import TextIOWrapper
 from typing import Any
 
 from rich.console import Console
@@ -36,6 +37,10 @@ def console() -> Console:
 
 def told_in_a_sentence(command: Callable[[], Any]) -> None:
     """Run a command; what is wrong with its input or the machine ends in a sentence and code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            # A dash or a name that the terminal cannot show is no reason to stop.
+            stream.reconfigure(errors="replace")
     try:
         command()
     except UserError as error:
