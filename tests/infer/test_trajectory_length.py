@@ -82,13 +82,17 @@ def test_ascent_finds_the_top_of_a_noisy_hill():
 
 
 @pytest.mark.parametrize(
-    ("kernel", "pace"), [(ChEES, 1.0), (AdjustedMCLMC, 30**0.5)], ids=["ChEES", "AdjustedMCLMC"]
+    ("kernel", "pace", "least"),
+    [(ChEES, 1.0, 0.55), (AdjustedMCLMC, 30**0.5, 1.0)],
+    ids=["ChEES", "AdjustedMCLMC"],
 )
-def test_the_length_on_a_normal_is_about_half_a_period(draw, targets, kernel, pace):
+def test_the_length_on_a_normal_is_of_the_order_of_its_period(draw, targets, kernel, pace, least):
     """In a standard normal the square changes most after a quarter of a period, pi / 2.
 
-    With lengths spread over (0, 2 T) the criterion is largest a little above that. Chains sit in
-    modes far apart, which a centre common to all of them would take for the scale.
+    With lengths spread over (0, 2 T) the criterion is largest where tan(4 T) = 4 T, first at 1.12.
+    The ascent is noisy and may end at a later maximum: over twenty seeds the median was 1.5
+    (ChEES) and 2.6, and the standard deviation of the logarithm 0.5. The bounds lie five and
+    more of those of a median of nine away.
     """
     gaussian, _ = targets
     modes = 1000.0 * normal(16, 30, seed=5).sign()
@@ -97,10 +101,12 @@ def test_the_length_on_a_normal_is_about_half_a_period(draw, targets, kernel, pa
         def value_and_grad(self, position):
             return super().value_and_grad(position - modes)
 
-    start = modes + normal(16, 30)
-    _, _, state = draw(kernel(None), Modes(torch.eye(30)), start, warmup=300, draws=1)
-    length = float(state.mean_steps * state.step_size) / pace
-    assert math.pi / 3 < length < math.pi
+    target, start = Modes(torch.eye(30)), modes + normal(16, 30)
+    lengths = []
+    for seed in range(9):
+        _, _, state = draw(kernel(None), target, start, warmup=300, draws=1, seed=seed)
+        lengths.append(float(state.mean_steps * state.step_size) / pace)
+    assert least < np.median(lengths) < 3 * math.pi
 
 
 def test_lengths_are_as_given_when_they_are_not_adapted(draw, targets):
