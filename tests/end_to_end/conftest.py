@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from pyro_bnn.diagnostics.report import embeddings
 from pyro_bnn.infer.cli.app import main, main_infer
 
 SCRIPT = """
@@ -54,6 +55,12 @@ class Outcome:
         assert lines[0].startswith("pyro-bnn: ")
         for part in parts:
             assert str(part) in lines[0], (part, lines[0])
+
+
+@pytest.fixture(autouse=True)
+def _without_tsne(monkeypatch):
+    """Leave out what takes seconds a page; tests/diagnostics/test_embedding.py draws it."""
+    monkeypatch.setattr(embeddings, "has_method", lambda method: method == "pca")
 
 
 @pytest.fixture
