@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -128,11 +128,10 @@ def report(
     from pyro_bnn.infer.cli.script import ModelScript
     from pyro_bnn.infer.cli.stages import declare
     from pyro_bnn.infer.recipe import Recipe
-    from pyro_bnn.trace import locked
 
     trace = _trace_of(run)
     if model is not None:
-        with locked(run) if run.is_dir() else ExitStack():
+        with _held(run):
             predict_anew(trace, *declare(ModelScript.load(model), Recipe()))
     if run.is_dir():
         summary_file, report_file = run / "summary.json", out or run / "report.html"
@@ -192,7 +191,6 @@ def quotient(
     from pyro_bnn.infer.distributed import Scheduler
     from pyro_bnn.infer.recipe import Recipe
     from pyro_bnn.symmetry import discover
-    from pyro_bnn.trace import locked
     from pyro_bnn.trace.collection import is_collection
 
     where = Scheduler(scheduler, workers=workers)
@@ -222,7 +220,7 @@ def quotient(
             _tell_skipped(screen, found)
             screen.print(f"quotient   {len(found)} members, into {trace}/canonical and quotient.nc")
             return
-        with locked(run) if run.is_dir() else ExitStack():
+        with _held(run):
             divide(group, density, trace, recipe.quotient, reductions(where, "quotient"))
     screen.print(f"quotient   groups canonical_posterior, symmetry and identities in {trace}")
 
@@ -344,6 +342,13 @@ def _tell_skipped(screen: Console, collection: Collection) -> None:
         screen.print(f"skipped    {name}: {reason}")
     if collection.skipped:
         screen.print(f"skipped    {len(collection.skipped)} of the collection in all")
+
+
+def _held(run: Path) -> AbstractContextManager[None]:
+    """Hold a run directory while its trace is written; a file has no lock."""
+    from pyro_bnn.trace import locked
+
+    return locked(run) if run.is_dir() else nullcontext()
 
 
 def _trace_of(run: Path) -> Path:

@@ -30,6 +30,10 @@ class Objective(Protocol):
     def epochs(self) -> int:
         """Passes over the data in all."""
 
+    @property
+    def gradients_a_minibatch(self) -> int:
+        """Gradients of each member that a call of `gradient` takes."""
+
     def rate(self, epoch: float) -> float:
         """Learning rate after so many epochs."""
 
@@ -110,7 +114,7 @@ class Descent:
                 total += loss / together
                 summed = {n: summed[n] + g if summed else g for n, g in gradients.items()}
             self._step(summed, together)
-        self.gradients += steps * together
+        self.gradients += steps * together * self._objective.gradients_a_minibatch
         self.losses.append(total / (steps * self._rows))
         self.memory = self._objective.collect(self.memory, self.parameters, self.epoch)
 

@@ -106,6 +106,11 @@ class Guide(ABC):
         return self.training.epochs
 
     @property
+    def gradients_a_minibatch(self) -> int:
+        """Gradients of each member that a call of `gradient` takes."""
+        return 1
+
+    @property
     def rows_of_a_step(self) -> int | None:
         """Rows whose statistics a batch norm in training mode meets; None for all."""
         return self.training.batch_size

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -70,16 +70,10 @@ class Variational(Guide):
         self.particles = particles
         self._tempered: tuple[LogDensity, LogDensity] | None = None
 
-    def train(
-        self,
-        density: LogDensity,
-        sources: Sequence[torch.Generator],
-        resume: Mapping[str, Tensor] | None,
-        save: Callable[[Mapping[str, Tensor]], None] | None,
-    ) -> tuple[Parameters, Tensor, int]:
-        """Train as every guide; each particle takes a gradient of its own."""
-        state, losses, steps = super().train(density, sources, resume, save)
-        return state, losses, steps * self.particles
+    @property
+    def gradients_a_minibatch(self) -> int:
+        """One for each particle."""
+        return self.particles
 
     def gradient(
         self,
